@@ -1,0 +1,29 @@
+"""Random numbers that depend on a seed and on what they are for, never on the order of work."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def entropy(seed: int, *keys: int | str) -> int:
+    """A 63-bit integer that is the same for the same seed and keys on every machine and Python."""
+    text = "\0".join([str(int(seed)), *(f"{type(key).__name__}:{key}" for key in keys)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, *keys: int | str) -> np.random.Generator:
+    """An independent NumPy stream, e.g. ``generator(seed, "crop", epoch, index)``."""
+    return np.random.default_rng(entropy(seed, *keys))
+
+
+def torch_generator(seed: int, *keys: int | str) -> torch.Generator:
+    """An independent torch stream on the CPU."""
+    import torch
+
+    return torch.Generator().manual_seed(entropy(seed, *keys))

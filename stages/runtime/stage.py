@@ -1,0 +1,120 @@
+"""How every DVC stage starts and ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stages.runtime.errors import UserError
+
+
+def run_stage(main: Callable[[Path], None], description: str | None, argv: Sequence[str] | None = None) -> None:
+    """Run ``main(params_path)`` as a command: ``python -m <module> [--params params.yaml]``.
+
+    A ``UserError`` becomes one line on standard error and exit status 1. Under DVC the process ends when DVC does.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings file (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    quiet_libraries()
+    die_with_dvc()
+    try:
+        main(arguments.params)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the next run goes on from the work that is done", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def quiet_libraries() -> None:
+    """Keep library chatter out of the logs that people read, and the hub clients from phoning home."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for name in ("lightning", "lightning.fabric", "lightning_utilities", "timm", "dvclive"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+
+def die_with_dvc(poll_seconds: float = 0.5) -> None:
+    """End this process, and all that it started, soon after the ``dvc`` that runs it is gone.
+
+    A SIGKILL of ``dvc`` leaves its children running, and an orphan would write beside the next run. DVC names the
+    stage in ``DVC_STAGE``; without that variable (a command typed by hand, ``nohup``) nothing is watched.
+    Between DVC and this process there may be a shell, so the ancestors up to DVC are watched, not only the parent.
+    """
+    if "DVC_STAGE" not in os.environ or not Path("/proc/self/stat").exists():
+        return
+    ancestors = _ancestors_up_to_dvc()
+    if not ancestors:
+        return
+
+    def watch() -> None:
+        while all(_start_time(pid) == started for pid, started in ancestors):
+            time.sleep(poll_seconds)
+        kill_descendants(os.getpid())
+        os._exit(137)
+
+    threading.Thread(target=watch, name="die-with-dvc", daemon=True).start()
+
+
+def kill_descendants(root: int) -> None:
+    """SIGKILL every process below ``root`` (Linux: read from /proc)."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            children.setdefault(_parent(int(entry.name)), []).append(int(entry.name))
+    pending = list(children.get(root, []))
+    while pending:
+        pid = pending.pop()
+        pending += children.get(pid, [])
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat after the command name: state, parent, ...; empty when the process is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if fields[:1] == ["Z"] else fields
+
+
+def _parent(pid: int) -> int:
+    fields = _stat_fields(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _start_time(pid: int) -> str:
+    """Start time in clock ticks: with the pid it names a process even when pids are used again."""
+    fields = _stat_fields(pid)
+    return fields[19] if fields else ""
+
+
+def _ancestors_up_to_dvc() -> list[tuple[int, str]]:
+    """(pid, start time) of the ancestors from the parent up to the process that runs DVC; empty if none does."""
+    found: list[tuple[int, str]] = []
+    pid = os.getppid()
+    while pid > 1:
+        found.append((pid, _start_time(pid)))
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            return []
+        if any(Path(word).name in ("dvc", "dvc.exe") for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
+            return found
+        pid = _parent(pid)
+    return found[:1]
