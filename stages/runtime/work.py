@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel
 
-from stages.runtime import layout
+from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
 
 _CODE = Path(__file__).resolve().parents[2]
@@ -80,6 +80,9 @@ class Work:
         self._published = False
 
     def __enter__(self) -> Work:
+        if distributed.rank() > 0:  # rank 0 owns the folder; the others only read and write inside it
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return self
         self.root.mkdir(parents=True, exist_ok=True)
         self._lock = _acquire(self.root / f"{self.stage}.lock", self.stage)
         for leftover in sorted(self.root.glob(f"{self.stage}-*")):
@@ -104,6 +107,8 @@ class Work:
 
     def publish(self, results: Mapping[str, str | Path]) -> None:
         """Move ``{name in the work folder: destination}`` into place; the rest of the folder is then deleted."""
+        if distributed.rank() > 0:
+            return
         for name, destination in results.items():
             source, destination = self.folder / name, Path(destination)
             if not source.exists():
