@@ -1,0 +1,234 @@
+"""Backbones from timm by name, with the stride that a method asks for and a known geometry of their feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.runtime.errors import UserError
+from stages.runtime.settings import Settings
+
+# Mean and standard deviation of ImageNet's RGB values in 0..1, which timm's weights expect.
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class BackboneSettings(Settings):
+    """Which network computes features, and how densely."""
+
+    name: str = Field("resnet50", description="timm model name (IRNet sec. 3: ResNet50)")
+    weights: str = Field("imagenet", description="'imagenet' (timm's download), 'none', or a file with a state dict "
+                                                 "(IRNet: ImageNet)")
+    stride: int = Field(16, ge=2, description="image pixels per cell of the last feature map [px] (IRNet sec. 3: 16)")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model, e.g. "
+                                                                        "pad_type or channels (not in the paper)")
+    freeze_batch_norm: bool = Field(False, description="keep batch-norm statistics and scales as loaded "
+                                                       "(not in the paper)")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map lie in the image: cell i is centred on pixel ``origin + stride * i`` (both axes)."""
+
+    stride: float
+    origin: float
+
+
+def grid_of(stride: int) -> Grid:
+    """The grid of an image reduced by area: cell i covers the pixels ``stride * i`` to ``stride * (i + 1) - 1``."""
+    return Grid(stride, (stride - 1) / 2)
+
+
+def resample(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int]) -> Tensor:
+    """Bilinear values of ``maps`` at the cells of another grid; beyond the border the nearest cell counts.
+
+    Features of strided convolutions are not centred where ``interpolate`` assumes: a ResNet's cell i sits on pixel
+    ``stride * i``, half a cell off, which is 7.5 px at stride 16.
+
+    Args:
+        maps: (N, C, h, w) on ``source``.
+        source, target: the two grids.
+        size: (rows, columns) of the result.
+
+    Returns:
+        (N, C, *size), differentiable.
+    """
+    height, width = maps.shape[-2:]
+
+    def positions(count: int, cells: int) -> Tensor:
+        pixels = target.origin + target.stride * torch.arange(count, device=maps.device, dtype=torch.float32)
+        at = ((pixels - source.origin) / source.stride).clamp(0, cells - 1)
+        return at * 2 / max(cells - 1, 1) - 1
+
+    rows, columns = positions(size[0], height), positions(size[1], width)
+    points = torch.stack(torch.broadcast_tensors(columns[None, :], rows[:, None]), dim=-1)  # (rows, columns, xy)
+    points = points.expand(len(maps), *points.shape).to(maps.dtype)
+    return functional.grid_sample(maps, points, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier.
+
+    ``forward`` gives the last feature map, ``levels`` all levels from fine to coarse. ``grids`` and ``channels``
+    describe the levels, ``grid`` and ``width`` the last map.
+    """
+
+    def __init__(self, settings: BackboneSettings) -> None:
+        super().__init__()
+        import timm
+
+        self.settings = settings
+        try:
+            self.body = timm.create_model(settings.name, pretrained=settings.weights == "imagenet", num_classes=0,
+                                          global_pool="", **settings.arguments)
+        except (RuntimeError, TypeError, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"backbone {settings.name!r} (weights: {settings.weights}) cannot be made: {reason}. "
+                            f"Give a timm model name, or the path of a weights file where timm's download "
+                            f"cannot be reached") from None
+        if settings.weights not in ("imagenet", "none"):
+            load_weights(self.body, Path(settings.weights))
+        origins = _limit_stride(self.body, settings.stride)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self._measure(origins)
+
+    def _measure(self, origins: Mapping[int, float]) -> None:
+        """Find the channels and grids of the levels by one small forward pass."""
+        side = _PROBE
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            levels = self.levels(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+            last = self.forward(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+        self.train(was_training)
+        self.channels = [level.shape[1] for level in levels]
+        self.grids = [_grid(side, level.shape[-1], origins) for level in levels]
+        self.width = last.shape[1]
+        self.grid = _grid(side, last.shape[-1], origins)
+        if self.grid.stride != self.settings.stride:
+            raise UserError(f"backbone {self.settings.name!r}: stride {self.settings.stride} cannot be had, the last "
+                            f"map has stride {self.grid.stride:g}; choose that, or another backbone")
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        return (images - self.mean) / self.deviation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB images (N, 3, H, W), uint8 or float in 0..1, to the last feature map (N, width, h, w)."""
+        return self.body.forward_features(self._normalise(images))
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """RGB images (N, 3, H, W) to one map per level, fine to coarse."""
+        return self.body.forward_intermediates(self._normalise(images), intermediates_only=True)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        if self.settings.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+                    module.requires_grad_(False)
+        return self
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict from a file; classifier tensors that ``model`` has no place for are left out.
+
+    Raises:
+        UserError: no such file, no state dict, or tensors that do not fit; the first ones are named.
+    """
+    state = read_state(path)
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    wrong = [f"{name} is {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
+             for name in own if name in state and state[name].shape != own[name].shape]
+    strange = [name for name in state if name not in own
+               and not name.startswith(("classifier", "fc.", "head.", "last_linear"))]
+    problems = [f"{name} is missing" for name in missing] + wrong + [f"{name} is unknown" for name in strange]
+    if problems:
+        raise UserError(f"{path}: these weights do not fit {type(model).__name__} ({len(problems)} differences: "
+                        f"{'; '.join(problems[:3])}); check the backbone's name and arguments")
+    model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict with ``weights_only=True``.
+
+    Raises:
+        UserError: missing, unreadable, or not a mapping of names to tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file") from None
+    except Exception as error:  # torch raises many kinds here: pickle, zip, key and runtime errors
+        raise UserError(f"{path}: cannot be read as PyTorch weights ({str(error).splitlines()[0]})") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: a state dict (names to tensors) was expected")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+_PROBE = 256
+
+
+def _grid(side: int, cells: int, origins: Mapping[int, float]) -> Grid:
+    stride = round(side / cells)
+    return Grid(stride, origins.get(stride, 0.0))
+
+
+def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
+    """Undo every downsampling beyond ``stride``, without dilation (IRNet sec. 3), and measure where cells lie.
+
+    A probe image shows at which reduction each strided layer works, whatever the network calls its layers.
+
+    Returns:
+        Origin of the grid for each reduction that occurs.
+    """
+    shifts: dict[int, float] = {}
+
+    def look(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+        step = _pair(module.stride if module.stride is not None else module.kernel_size)
+        reduction = _PROBE // inputs[0].shape[-1]
+        if step == 1:
+            return
+        if reduction >= stride:
+            module.stride = (1, 1) if isinstance(module, nn.Conv2d) else 1
+            if not isinstance(module, nn.Conv2d) and _pair(module.kernel_size) == step:
+                module.kernel_size = 1  # a window as wide as its step has no use without the step
+            return
+        if not isinstance(module, nn.AvgPool2d):
+            kernel = _pair(module.kernel_size)
+            # TensorFlow's padding ("same") puts the odd pixel at the end.
+            before = max(kernel - step, 0) // 2 if "Same" in type(module).__name__ else _pair(module.padding)
+            shifts[reduction] = reduction * ((kernel - 1) / 2 - before)
+
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    hooks = [module.register_forward_pre_hook(look) for module in model.modules() if isinstance(module, kinds)]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        model.forward_features(torch.zeros(1, 3, _PROBE, _PROBE))  # type: ignore[operator]
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    origins, origin = {1: 0.0}, 0.0
+    for reduction in sorted(shifts):
+        origin += shifts[reduction]
+        origins[reduction * 2] = origin
+    return origins
+
+
+def _pair(value: Any) -> int:
+    return int(value[0] if isinstance(value, (tuple, list)) else value)
