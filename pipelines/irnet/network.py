@@ -1,0 +1,95 @@
+"""IRNet: a frozen classifier backbone with a displacement branch and a class boundary branch (section 4.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.irnet.settings import NetworkSettings
+from stages.cues.backbone import Backbone, Grid, resample
+
+
+def _layer(inputs: int, outputs: int, groups: int) -> nn.Sequential:
+    """1x1 convolution, group normalisation, ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False),
+                         nn.GroupNorm(math.gcd(groups, outputs), outputs), nn.ReLU(inplace=True))
+
+
+class IRNet(nn.Module):
+    """Displacement field and class boundary map on one grid (a quarter of the image in the paper's setting).
+
+    Levels finer than that grid are brought to it before they are merged; the paper does not give the output's
+    resolution, and its walk runs on the quarter grid.
+
+    Args:
+        backbone: of the trained classifier; its weights stay as they are (section 6.1).
+        settings: widths and groups.
+        grid: the cells of both outputs.
+    """
+
+    def __init__(self, backbone: Backbone, settings: NetworkSettings, grid: Grid) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.grid = grid
+        # Where levels lie: their own grid, or the output's if they are finer.
+        self.level_grids = [level if level.stride > grid.stride else grid for level in backbone.grids]
+        groups = settings.groups
+        widths = [min(channels, settings.channels) for channels in backbone.channels]
+        self.reduce = nn.ModuleList(_layer(inputs, width, groups)
+                                    for inputs, width in zip(backbone.channels, widths))
+        # merge[j] takes level j and what came down from the coarser ones.
+        merge: list[nn.Module] = []
+        for level in range(len(widths) - 1):
+            down = widths[-1] if level == len(widths) - 2 else widths[level + 1]
+            merge.append(_layer(widths[level] + down, widths[level], groups))
+        self.merge = nn.ModuleList(merge)
+        last = widths[0]
+        self.decode = nn.Sequential(_layer(last, settings.channels, groups),
+                                    _layer(settings.channels, settings.channels, groups),
+                                    nn.Conv2d(settings.channels, 2, 1, bias=False))
+        self.edge = nn.ModuleList(_layer(inputs, settings.boundary_channels, groups) for inputs in backbone.channels)
+        self.edge_last = nn.Conv2d(settings.boundary_channels * len(widths), 1, 1)
+        self.register_buffer("displacement_mean", torch.zeros(2))
+
+    def train(self, mode: bool = True) -> IRNet:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB images (N, 3, H, W) to displacement (N, 2, h, w) as (dy, dx) in cells and boundary (N, h, w) in 0..1.
+
+        The mean that training leaves in ``displacement_mean`` is already subtracted (section 4.3).
+        """
+        size = tuple(-(-side // int(self.grid.stride)) for side in images.shape[-2:])
+        with torch.no_grad():
+            levels = self.backbone.levels(images)
+        reduced = []
+        for level, own, common in zip(levels, self.backbone.grids, self.level_grids):
+            if common is self.grid:
+                level = resample(level, own, self.grid, size)
+            reduced.append(level)
+        return self._displacement(reduced, size), self._boundary(reduced, size)
+
+    def _displacement(self, levels: list[Tensor], size: tuple[int, ...]) -> Tensor:
+        """Top-down path: upsample, concatenate with the next finer level, 1x1 convolution."""
+        features = self.reduce[-1](levels[-1])
+        for level in range(len(levels) - 2, -1, -1):
+            own = self.reduce[level](levels[level])
+            source, target = self.level_grids[level + 1], self.level_grids[level]
+            if source != target:
+                features = resample(features, source, target, own.shape[-2:])
+            features = self.merge[level](torch.cat([own, features], dim=1))
+        if self.level_grids[0] != self.grid:
+            features = resample(features, self.level_grids[0], self.grid, (size[0], size[1]))
+        return self.decode(features) - self.displacement_mean.view(1, 2, 1, 1)
+
+    def _boundary(self, levels: list[Tensor], size: tuple[int, ...]) -> Tensor:
+        """Each level reduced and resized to the grid, all together through one last 1x1 convolution."""
+        maps = []
+        for level, edge, grid in zip(levels, self.edge, self.level_grids):
+            features = edge(level)
+            maps.append(features if grid == self.grid else resample(features, grid, self.grid, (size[0], size[1])))
+        return self.edge_last(torch.cat(maps, dim=1)).sigmoid()[:, 0]

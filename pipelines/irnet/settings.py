@@ -1,0 +1,127 @@
+"""Settings of the IRNet chain; one section per DVC stage, so that a changed threshold never retrains."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stages.cues.augment import AugmentSettings
+from stages.cues.backbone import BackboneSettings
+from stages.runtime.settings import Settings
+
+
+class ClassifierSettings(Settings):
+    """The multi-label classifier behind the attention maps (section 3)."""
+
+    backbone: BackboneSettings = Field(BackboneSettings(), description="network (sec. 3: ResNet50, stride 16)")
+    augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
+    epochs: int = Field(5, ge=1, description="passes over the training images (not in the paper; published code: 5)")
+    batch_size: int = Field(16, ge=1, description="images per step (not in the paper; published code: 16)")
+    learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
+    backbone_factor: float = Field(0.1, ge=0, description="factor on the rate of the backbone (not in the paper)")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of feature channels dropped (not in the paper)")
+
+
+class CamSettings(Settings):
+    """Inference of the attention maps (eq. 1)."""
+
+    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1,
+                                      description="factors on the image's size (not in the paper; published code)")
+    flip: bool = Field(True, description="also look at the mirrored image (not in the paper; published code)")
+
+
+class CrfSettings(Settings):
+    """Dense CRF on confident areas (section 4.2); the paper gives no values."""
+
+    iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
+    confidence: float = Field(0.7, gt=0, lt=1, description="probability of the given label (not in the paper)")
+    gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (not in the paper)")
+    gaussian_weight: float = Field(3.0, ge=0, description="weight of the smoothness kernel (not in the paper)")
+    bilateral_xy: float = Field(50.0, gt=0, description="spatial deviation of the appearance kernel [px] "
+                                                        "(not in the paper)")
+    bilateral_rgb: float = Field(5.0, gt=0, description="colour deviation of the appearance kernel [0..255] "
+                                                        "(not in the paper)")
+    bilateral_weight: float = Field(10.0, ge=0, description="weight of the appearance kernel (not in the paper)")
+
+
+class RelationSettings(Settings):
+    """Confident areas from which pairs of pixels are drawn (section 4.2)."""
+
+    foreground: float = Field(0.3, gt=0, lt=1, description="attention above which a pixel is foreground (sec. 4.2: 0.3)")
+    background: float = Field(0.05, ge=0, lt=1, description="attention below which it is background (sec. 4.2: 0.05)")
+    crf: CrfSettings = Field(CrfSettings(), description="refinement of each area (sec. 4.2)")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RelationSettings:
+        if self.background >= self.foreground:
+            raise ValueError(f"background ({self.background}) must be below foreground ({self.foreground})")
+        return self
+
+
+class NetworkSettings(Settings):
+    """IRNet and its training (sections 4.1, 4.3 to 4.5, 6.1)."""
+
+    channels: int = Field(256, ge=8, description="widest displacement features [channels] (sec. 4.1: 256)")
+    boundary_channels: int = Field(32, ge=1, description="boundary features per level [channels] (not in the paper)")
+    groups: int = Field(16, ge=1, description="groups of the group norm, at most (not in the paper)")
+    augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
+    epochs: int = Field(3, ge=1, description="passes over the training images (not in the paper; published code: 3)")
+    batch_size: int = Field(32, ge=1, description="images per step (not in the paper; published code: 32)")
+    learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
+    displacement_factor: float = Field(10.0, gt=0, description="factor on the gradient that the displacement branch "
+                                                               "receives (sec. 6.1: 10)")
+    radius: float = Field(10.0, gt=1, description="pairs are closer than this [cells] (sec. 6.1: 10)")
+    mean_over: Literal["all", "foreground"] = Field(
+        "all", description="pixels whose mean displacement is subtracted (sec. 4.3 says the mean of D)")
+
+
+class FieldSettings(Settings):
+    """Inference of displacement field and class boundary map."""
+
+    flip: bool = Field(True, description="average with the mirrored image (not in the paper)")
+
+
+class PropagationSettings(Settings):
+    """Instance map and random walk (sections 5.1 and 5.2)."""
+
+    radius: float = Field(5.0, gt=1, description="pairs are closer than this [cells] (sec. 6.1: 5)")
+    beta: float = Field(10.0, ge=1, description="Hadamard power of the affinities (sec. 6.1: 10)")
+    steps: int = Field(256, ge=0, description="steps of the walk (sec. 6.1: 256)")
+    refinements: int = Field(100, ge=0, description="iterations of eq. 10 (sec. 6.1: 100)")
+    centroid: float = Field(2.5, gt=0, description="displacement below which a cell may be a centroid [cells] "
+                                                   "(not in the paper; published code: 2.5)")
+
+
+class SynthesisSettings(Settings):
+    """Labels from the propagated scores (section 5.2); the first two make the rows of Table 1."""
+
+    scores: Literal["cam", "propagated"] = Field(
+        "propagated", description="attention maps as they are, or after the random walk (Table 1)")
+    instances: Literal["displacement", "components"] = Field(
+        "displacement", description="how instances of a class are told apart (Table 1)")
+    threshold: float = Field(0.25, ge=0, le=1, description="normalised score below which a pixel is background "
+                                                           "(sec. 5.2: bottom 25 %)")
+    normalise: Literal["image", "instance"] = Field(
+        "image", description="whose maximum is 1: all maps of the image together, or each map (not in the paper)")
+    threshold_kind: Literal["score", "percentile"] = Field(
+        "score", description="threshold as a share of the maximum, or as a percentile of the scores (sec. 5.2)")
+    fragment: float = Field(0.01, ge=0, lt=1, description="instances smaller than this share of the image keep "
+                                                          "score 0 (not in the paper; published code: 0.01)")
+    drop_fragments: bool = Field(False, description="leave such instances out (not in the paper)")
+
+
+class IRNetSettings(Settings):
+    """All of IRNet."""
+
+    grid: int = Field(4, ge=1, description="image pixels per cell of the maps that are stored and of the walk [px] "
+                                           "(DESIGN: a quarter of the resolution)")
+    classifier: ClassifierSettings = Field(ClassifierSettings(), description="see ClassifierSettings")
+    cams: CamSettings = Field(CamSettings(), description="see CamSettings")
+    relations: RelationSettings = Field(RelationSettings(), description="see RelationSettings")
+    network: NetworkSettings = Field(NetworkSettings(), description="see NetworkSettings")
+    inference: FieldSettings = Field(FieldSettings(), description="see FieldSettings")
+    propagation: PropagationSettings = Field(PropagationSettings(), description="see PropagationSettings")
+    synthesis: SynthesisSettings = Field(SynthesisSettings(), description="see SynthesisSettings")
