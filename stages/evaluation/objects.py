@@ -1,0 +1,46 @@
+"""How well each truth object is covered: all of them, by size, and those in several parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.evaluation.matching import Matches
+
+
+def part_count(segmentation: Mapping[str, Any]) -> int:
+    """Number of 4-connected parts of an RLE mask."""
+    import cv2
+    from pycocotools import mask as rle
+
+    x, y, width, height = (int(value) for value in rle.toBbox(segmentation))
+    if not width or not height:
+        return 0
+    crop = rle.decode(segmentation)[y:y + height, x:x + width]
+    return int(cv2.connectedComponents(np.ascontiguousarray(crop), connectivity=4)[0]) - 1
+
+
+def coverage(iou: np.ndarray) -> dict[str, float]:
+    """Count, mean IoU and recall at .5 of truth objects, from the IoU of the best label of each.
+
+    The best label is the same-class label of the image with the highest IoU; it may be the best of several objects.
+    An object that no label of its class touches counts with IoU 0.
+    """
+    figures: dict[str, float] = {"objects": len(iou)}
+    if len(iou):
+        figures |= {"mean_iou": float(iou.mean()), "recall50": float((iou >= 0.5).mean())}
+    return figures
+
+
+def coverage_by_size(matches: Matches, medium_from: float, large_from: float) -> dict[str, dict[str, float]]:
+    """:func:`coverage` of small, medium and large truth objects."""
+    size = np.digitize(matches.truth_area, [medium_from, large_from])
+    return {name: coverage(matches.truth_iou[size == number]) for number, name in enumerate(("small", "medium", "large"))}
+
+
+def coverage_of_separated(matches: Matches, truth: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """:func:`coverage` of the truth objects with several 4-connected parts."""
+    separated = {item["id"] for item in truth if not item.get("iscrowd", 0) and part_count(item["segmentation"]) > 1}
+    return coverage(matches.truth_iou[np.isin(matches.truth_id, sorted(separated))])

@@ -1,0 +1,80 @@
+"""Print the headline numbers of metrics/score.json and metrics/evaluate.json as a small table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.runtime import layout
+
+LINES = {
+    "AP^r 25 / 50 / 70 / 75": ("voc.AP25", "voc.AP50", "voc.AP70", "voc.AP75"),
+    "AP_vol": ("voc.AP_vol",),
+    "COCO AP / AP50 / AP75": ("coco.AP", "coco.AP50", "coco.AP75"),
+    "PQ / SQ / DQ": ("panoptic.PQ", "panoptic.SQ", "panoptic.DQ"),
+    "mIoU (masks, painted)": ("painted.mIoU",),
+    "mIoU (semantic labels)": ("semantic.mIoU",),
+    "mean IoU per object": ("objects.mean_iou",),
+    "recall at IoU .5": ("objects.recall50",),
+    "objects / labels": ("objects.objects", "objects.labels"),
+    "retention of AP50 / AP": ("retention.voc.AP50", "retention.coco.AP"),
+    "annotation, s per image": ("annotation.seconds_per_image",),
+}
+
+
+def look_up(metrics: Mapping[str, Any], path: str) -> Any:
+    """The value under a dotted path, or None."""
+    value: Any = metrics
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def shown(value: Any) -> str:
+    """A number for reading: counts whole, the rest with one decimal; a dash where there is none."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.1f}"
+
+
+def headline(title: str, metrics: Mapping[str, Any]) -> str:
+    """Headline numbers of one metrics mapping, one line each; the reason where there are none."""
+    if not metrics.get("available"):
+        return f"{title}: no numbers ({metrics.get('reason', 'not measured')})"
+    rows = [title]
+    for label, paths in LINES.items():
+        values = [look_up(metrics, path) for path in paths]
+        if any(value is not None for value in values):
+            rows.append(f"  {label:<26}" + " / ".join(shown(value) for value in values))
+    return "\n".join(rows)
+
+
+def print_headline(stage: str, metrics: Mapping[str, Any]) -> None:
+    """Print the headline of a stage's metrics, those of ``score`` split by split."""
+    titles = {"train": "pseudo-labels against the truth of the training images, in percent",
+              "val": "pseudo-labels against the truth of the validation images, in percent"}
+    splits = [split for split in titles if split in metrics]
+    for split in splits:
+        print(headline(titles[split], {"available": 1, **metrics[split]}))
+    if not splits:
+        name = "pseudo-labels" if stage == "score" else "the detector against the truth of the validation images"
+        print(headline(f"{name}, in percent" if metrics.get("available") else name, metrics))
+
+
+def main() -> None:
+    """``python -m stages.evaluation.table [--metrics metrics]``."""
+    from stages.runtime.files import read_json
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--metrics", type=Path, default=layout.METRICS, help="folder (default: %(default)s)")
+    folder = parser.parse_args().metrics
+    for stage in ("score", "evaluate"):
+        path = folder / f"{stage}.json"
+        if path.exists():
+            print_headline(stage, read_json(path))
+
+
+if __name__ == "__main__":
+    main()

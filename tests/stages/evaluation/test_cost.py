@@ -1,0 +1,47 @@
+import pytest
+
+from stages.evaluation.cost import annotation_cost, reference_key, remember_reference, retention
+from stages.evaluation.settings import AnnotationSeconds
+
+SECONDS = AnnotationSeconds()
+
+
+@pytest.mark.parametrize(("kinds", "share", "expected", "kind"), [
+    (["tags"], 1.0, 20.0, "tags"),
+    (["tags", "points"], 1.0, 23.3, "points"),
+    (["boxes", "tags"], 1.0, 38.1, "boxes"),
+    (["extreme_points"], 1.0, 38.1, "extreme_points"),
+    (["masks"], 1.0, 239.7, "masks"),
+    (["tags", "masks"], 1.0, 239.7, "masks"),
+    (["tags", "masks"], 0.1, 0.9 * 20.0 + 0.1 * 239.7, "tags"),
+    (["points", "masks"], 0.0, 23.3, "points"),
+])
+def test_annotation_cost(kinds, share, expected, kind):
+    found = annotation_cost(kinds, share, SECONDS)
+    assert found["seconds_per_image"] == pytest.approx(expected, abs=1e-3)
+    assert found["kind"] == kind and found["source"]
+
+
+def test_retention(tmp_path):
+    truth = tmp_path / "val_truth.json"
+    truth.write_text("{}")
+    key = reference_key(truth, {"detector": {"steps": 10}})
+    other = reference_key(truth, {"detector": {"steps": 20}})
+    reference = tmp_path / "reference.json"
+    full = {"voc": {"AP50": 60.0, "AP75": 0.0}, "coco": {"AP": 40.0, "AP_large": 50.0}, "objects": {}}
+    weak = {"voc": {"AP50": 45.0, "AP75": 1.0}, "coco": {"AP": 10.0}}
+    assert "no run with method: masks" in retention(reference, key, weak)["reason"]
+    remember_reference(reference, other, full)
+    found = retention(reference, key, weak)
+    assert found["available"] == 0 and "none on this data with this detector" in found["reason"]
+    remember_reference(reference, key, full)
+    assert retention(reference, key, weak) == {"available": 1, "voc": {"AP50": 75.0}, "coco": {"AP": 25.0}}
+    assert retention(reference, key, full)["voc"] == {"AP50": 100.0}
+
+
+def test_key_follows_the_truth(tmp_path):
+    truth = tmp_path / "val_truth.json"
+    truth.write_text("{}")
+    before = reference_key(truth, {})
+    truth.write_text("{} ")
+    assert reference_key(truth, {}) != before

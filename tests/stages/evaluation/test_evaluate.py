@@ -1,0 +1,67 @@
+import pytest
+
+from stages.evaluation.evaluate import main
+from stages.runtime import layout
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_json, write_json
+from tests.stages.evaluation.conftest import write_params
+
+
+def result() -> dict:
+    return read_json(layout.METRICS / "evaluate.json")
+
+
+def test_evaluate_and_retention(workspace, capsys):
+    main(workspace / "params.yaml")
+    found = result()
+    assert found["available"] == 1 and found["coco"]["AP"] > 0 and found["panoptic"]["PQ"] > 0
+    assert found["annotation"]["kind"] == "points" and found["annotation"]["seconds_per_image"] == 23.3
+    assert found["retention"]["available"] == 0
+    assert "annotation, s per image" in capsys.readouterr().out
+
+    layout.predictions("masks").parent.mkdir(parents=True)
+    write_json(layout.predictions("masks"), [item | {"score": 1.0} for item in read_json(layout.TRUTH["val"])["annotations"]])
+    main(write_params(workspace, method="masks"))
+    full = result()
+    assert full["voc"]["AP50"] == 100.0 and full["annotation"]["seconds_per_image"] == 239.7
+    assert full["retention"]["voc"]["AP50"] == 100.0
+
+    main(write_params(workspace))
+    again = result()
+    assert again["retention"]["voc"]["AP50"] == pytest.approx(found["voc"]["AP50"])
+    assert again["retention"]["coco"]["AP"] == pytest.approx(found["coco"]["AP"])
+
+    # Settings of the engine that does not run change nothing; those of the one that runs do.
+    main(write_params(workspace, detector={"engine": "torchvision", "torchvision": {"backbone": "resnet18"}}))
+    assert result()["retention"]["available"] == 1
+    main(write_params(workspace, detector={"engine": "torchvision", "torchvision": {"backbone": "resnet34"}}))
+    assert result()["retention"]["available"] == 0
+
+
+def test_supervision_by_hand(workspace):
+    main(write_params(workspace, evaluate={"supervision": "tags"}))
+    assert result()["annotation"]["seconds_per_image"] == 20.0
+
+
+def test_no_truth(workspace):
+    truth = read_json(layout.TRUTH["val"])
+    write_json(layout.TRUTH["val"], truth | {"annotations": [], "info": {"truth": "none", "reason": "tags only"}})
+    main(workspace / "params.yaml")
+    assert result()["available"] == 0 and result()["reason"] == "tags only"
+    assert result()["annotation"]["seconds_per_image"] == 23.3
+
+
+def test_predictions_that_do_not_fit(workspace):
+    write_json(layout.predictions("irnet"), {"annotations": []})
+    with pytest.raises(UserError, match="COCO results"):
+        main(workspace / "params.yaml")
+    write_json(layout.predictions("irnet"), [{"image_id": 999, "category_id": 2, "segmentation": {}, "score": 1}])
+    with pytest.raises(UserError, match="image_id 999 is not in"):
+        main(workspace / "params.yaml")
+
+
+def test_mistyped_setting(workspace):
+    with pytest.raises(UserError, match="min_scor"):
+        main(write_params(workspace, evaluate={"min_scor": 0.5}))
+    with pytest.raises(UserError, match="large_from must be above"):
+        main(write_params(workspace, evaluate={"large_from": 10}))
