@@ -1,0 +1,132 @@
+"""Reading photographs of any kind as plain RGB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_ORIENTATION = 0x0112  # the EXIF tag: 1 is upright, 2 to 4 keep the size, 5 to 8 swap width and height
+_PLAIN_FORMATS = ("JPEG", "MPO", "PNG")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself.
+
+    Attributes:
+        width, height: of the stored pixels, before any rotation.
+        orientation: EXIF orientation, 1 to 8.
+        plain: 8-bit RGB without transparency in a format that every consumer reads alike.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    plain: bool
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) after the rotation that EXIF asks for."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(path: str | Path) -> Header:
+    """Read size and kind of an image without decoding it.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
+    try:
+        with _open(path) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = orientation if orientation in range(1, 9) else 1
+            plain = (image.format in _PLAIN_FORMATS and image.mode == "RGB" and "transparency" not in image.info
+                     and not _is_deep_png(path, image))
+            return Header(image.width, image.height, orientation, plain)
+    except _Unknown:
+        pixels = _read_with_opencv(path)
+        return Header(pixels.shape[1], pixels.shape[0], 1, False)
+
+
+def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
+    """Read an image as RGB, uint8, (H, W, 3).
+
+    Grey, palette, CMYK and 16-bit files are converted; transparent pixels are shown on white, as a viewer shows them.
+
+    Args:
+        path: the file. What ``prepare`` leaves needs no conversion any more.
+        upright: turn the pixels as the EXIF orientation asks; otherwise they come as they are stored.
+
+    Raises:
+        UserError: the file is missing, not an image, or damaged.
+    """
+    try:
+        with _open(path) as image:
+            try:
+                image.load()
+                if upright:
+                    from PIL import ImageOps
+
+                    return _to_rgb(ImageOps.exif_transpose(image), path)
+                return _to_rgb(image, path)
+            except (OSError, SyntaxError, ValueError, EOFError) as error:
+                raise UserError(f"{path}: the image is damaged ({error}); replace the file") from None
+    except _Unknown:
+        return _read_with_opencv(path)
+
+
+class _Unknown(Exception):
+    """Pillow does not know the format; OpenCV may (16-bit colour TIFF, for one)."""
+
+
+def _open(path: str | Path) -> Image:
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # large photographs are wanted, not an attack
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image file") from None
+    except UnidentifiedImageError:
+        raise _Unknown from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: cannot be opened as an image ({error})") from None
+
+
+def _is_deep_png(path: str | Path, image: Image) -> bool:
+    """Whether a PNG holds 16 bits per channel, which Pillow hides: it is the byte after the size in the header."""
+    if image.format != "PNG":
+        return False
+    with open(path, "rb") as file:
+        return file.read(25)[24] > 8
+
+
+def _to_rgb(image: Image, path: str | Path) -> np.ndarray:
+    from PIL import Image
+
+    if image.mode == "F":
+        raise UserError(f"{path}: floating-point pixels; save it with 8 or 16 bits per channel")
+    if image.mode.startswith("I"):  # 16-bit grey; 32-bit integers are how some files carry it
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return np.repeat(((grey + 128) // 257).astype(np.uint8)[:, :, None], 3, axis=2)
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+    return np.array(image.convert("RGB"))
+
+
+def _read_with_opencv(path: str | Path) -> np.ndarray:
+    import cv2
+
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise UserError(f"{path}: not an image that can be read; replace or remove the file")
+    return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -1,0 +1,129 @@
+"""Run-length encoded masks, COCO's way: column-major runs, first the background's, packed into a string.
+
+An RLE here is always ``{"size": [height, width], "counts": str}``, which JSON can hold as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+RLE = dict[str, Any]
+
+
+def encode(mask_hw: np.ndarray) -> RLE:
+    """Encode one mask (H, W); every value but 0 belongs to it."""
+    from pycocotools import mask as coco_mask
+
+    if mask_hw.ndim != 2:
+        raise ValueError(f"a mask of shape (H, W) was expected, found {mask_hw.shape}")
+    return _as_text(coco_mask.encode(np.asfortranarray(mask_hw != 0, dtype=np.uint8)))
+
+
+def decode(rle: Mapping[str, Any]) -> np.ndarray:
+    """Decode into a bool mask (H, W)."""
+    from pycocotools import mask as coco_mask
+
+    return np.ascontiguousarray(coco_mask.decode(dict(rle))).astype(bool)
+
+
+def area(rle: Mapping[str, Any]) -> int:
+    """Number of pixels."""
+    from pycocotools import mask as coco_mask
+
+    return int(coco_mask.area(dict(rle)))
+
+
+def bbox(rle: Mapping[str, Any]) -> list[int]:
+    """Smallest box [x, y, width, height] around the mask, in whole pixels; [0, 0, 0, 0] for an empty mask."""
+    from pycocotools import mask as coco_mask
+
+    return [int(value) for value in coco_mask.toBbox(dict(rle))]
+
+
+def from_segmentation(segmentation: Any, height: int, width: int) -> RLE:
+    """COCO's ``segmentation`` in any of its three forms -> RLE of an image of ``height`` x ``width`` pixels.
+
+    Polygons (several are the parts of one object) are cut at the image's border; those of fewer than three corners
+    enclose nothing and are left out, as Detectron2 does. A polygon list may so give an empty mask.
+
+    Raises:
+        ValueError: what is wrong with the segmentation, as the end of a sentence.
+    """
+    from pycocotools import mask as coco_mask
+
+    if isinstance(segmentation, Mapping):
+        return _from_runs(segmentation, height, width)
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
+        raise ValueError("segmentation is neither polygons nor an RLE")
+    polygons = [_checked_polygon(polygon) for polygon in segmentation]
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not polygons:
+        return encode(np.zeros((height, width), np.uint8))
+    return _as_text(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+
+
+def unpack_counts(counts: str) -> list[int]:
+    """The run lengths that a compressed ``counts`` string holds.
+
+    Each number is written in groups of five bits, lowest first, sign-extended, bit 6 marking that more follow,
+    in characters from ``0`` on; from the fourth number on it is the difference to the number two places before.
+
+    Raises:
+        ValueError: the string holds other characters or ends within a number.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"RLE counts hold the character {character!r}")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("RLE counts end within a number")
+    return runs
+
+
+def _from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> RLE:
+    """An RLE, compressed or not, checked: pycocotools reads beyond its memory where the runs do not fill the image."""
+    from pycocotools import mask as coco_mask
+
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, Sequence) or list(size) != [height, width]:
+        raise ValueError(f"RLE size {size} is not the image's [height, width] = [{height}, {width}]")
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", errors="replace")
+    packed = isinstance(counts, str)
+    runs = unpack_counts(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+        raise ValueError("RLE counts are neither a string nor a list of numbers from 0 on")
+    if sum(runs) != height * width:
+        raise ValueError(f"RLE counts cover {sum(runs)} pixels, the image has {height} x {width} = {height * width}")
+    if packed:
+        return {"size": [height, width], "counts": counts}
+    return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
+
+
+def _checked_polygon(polygon: Any) -> list[float]:
+    numbers = isinstance(polygon, Sequence) and not isinstance(polygon, str)
+    if not numbers or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in polygon):
+        raise ValueError("a polygon is not a list of numbers [x1, y1, x2, y2, ...]")
+    if len(polygon) % 2:
+        raise ValueError(f"a polygon has an odd number of coordinates ({len(polygon)})")
+    return [float(value) for value in polygon]
+
+
+def _as_text(packed: Mapping[str, Any]) -> RLE:
+    counts = packed["counts"]
+    return {"size": [int(side) for side in packed["size"]],
+            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

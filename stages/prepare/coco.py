@@ -1,0 +1,111 @@
+"""COCO instance JSON: any file that pycocotools reads, with masks or with weak labels only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.labels import rle as rle_codec
+from stages.labels.coco import annotations_by_image, clip_labels, label_problems, validate_coco
+from stages.prepare.settings import DatasetSettings
+from stages.prepare.sources import Source, SourceImage
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_json
+
+LABELS = ("bbox", "point", "extreme_points")
+_KEPT = ("id", "category_id", "iscrowd", "segmentation", *LABELS)
+
+
+def parts(dataset: DatasetSettings) -> dict[str, tuple[Path, Path]]:
+    """part -> (JSON file, image folder)."""
+    root = Path(dataset.root)
+    train_images = dataset.train_images or "images"
+    found = {"train": (root / (dataset.train or "instances_train.json"), root / train_images)}
+    if dataset.split is None:
+        found["val"] = (root / (dataset.val or "instances_val.json"), root / (dataset.val_images or train_images))
+    return found
+
+
+def read(dataset: DatasetSettings) -> Source:
+    """Read and check the JSON files.
+
+    Raises:
+        UserError: a missing file or folder, or JSON that is not COCO.
+    """
+    images: dict[str, list[SourceImage]] = {}
+    categories: dict[int, dict[str, Any]] = {}
+    found = parts(dataset)
+    for part, (file, folder) in found.items():
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such image folder; set dataset.{part}_images (relative to dataset.root)")
+        content = read_json(file)
+        validate_coco(content, file, sizes=False)
+        _add_categories(categories, content["categories"], file)
+        groups = annotations_by_image(content)
+        images[part] = [_image(image, groups[image["id"]], folder) for image in content["images"]]
+    files = [file for file, _ in found.values()]
+    origin = {part: file for part, (file, _) in found.items()}
+    return Source([categories[key] for key in sorted(categories)], images, origin, files)
+
+
+def _add_categories(categories: dict[int, dict[str, Any]], new: list[dict[str, Any]], file: Path) -> None:
+    """Join the categories of train and val; one id must not mean two things."""
+    names = {category["name"]: category["id"] for category in categories.values()}
+    for category in new:
+        known = categories.get(category["id"])
+        if (known or category)["name"] != category["name"] or names.get(category["name"], category["id"]) != category["id"]:
+            raise UserError(f"{file}: category {category['id']} ({category['name']!r}) is not what the training file calls "
+                            f"so; train and val need the same ids and names")
+        categories.setdefault(category["id"], {**category, "isthing": category.get("isthing", 1)})
+
+
+def _image(image: Mapping[str, Any], annotations: list[dict[str, Any]], folder: Path) -> SourceImage:
+    objects = tuple({key: annotation[key] for key in _KEPT if annotation.get(key) is not None}
+                    for annotation in annotations)
+    return SourceImage(image["id"], image["file_name"], str(folder), image.get("width"), image.get("height"),
+                       tuple(sorted(set(image["tags"]))) if "tags" in image else None, objects)
+
+
+def read_object(annotation: Mapping[str, Any], width: int, height: int, drop_empty: bool) -> \
+        tuple[dict[str, Any] | None, list[str]]:
+    """One annotation -> (object, problems).
+
+    The object has ``category_id``, ``iscrowd``, ``segmentation`` (RLE, or None where the input has no mask) and
+    ``input``: the input's annotation id and the weak labels that it carries, cut at the image's border. It is None
+    where there is nothing to keep: empty masks that are to be dropped, crowds without any region.
+    """
+    where = f"annotation {annotation['id']}"
+    crowd = annotation.get("iscrowd", 0)
+    labels = {key: annotation[key] for key in LABELS if key in annotation}
+    try:
+        mask = _mask(annotation, crowd, width, height)
+    except ValueError as error:
+        return None, [f"{where}: {error}"]
+    if mask is not None:
+        if rle_codec.area(mask) == 0:
+            problem = f"{where}: its mask holds no pixel; correct or remove it, or set dataset.empty_masks: drop"
+            return None, [] if drop_empty else [problem]
+        if _is_flat(labels.get("bbox")):  # COCO has boxes of no height beside real masks
+            del labels["bbox"]
+    problems = [f"{where}: {problem}" for problem in label_problems(labels, width, height)]
+    if problems or (crowd and mask is None):
+        return None, problems
+    return {"category_id": annotation["category_id"], "iscrowd": crowd, "segmentation": mask,
+            "input": {"id": annotation["id"], **clip_labels(labels, width, height)}}, []
+
+
+def _mask(annotation: Mapping[str, Any], crowd: int, width: int, height: int) -> rle_codec.RLE | None:
+    """The mask of an annotation; a crowd without a mask covers its box, so that what lies there is ignored."""
+    segmentation = annotation.get("segmentation")
+    if segmentation:
+        return rle_codec.from_segmentation(segmentation, height, width)
+    if not crowd or label_problems({"bbox": annotation.get("bbox")}, width, height):
+        return None
+    x, y, w, h = annotation["bbox"]
+    return rle_codec.from_segmentation([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width)
+
+
+def _is_flat(box: Any) -> bool:
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
+    return numbers and (box[2] <= 0 or box[3] <= 0)

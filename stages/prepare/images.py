@@ -1,0 +1,142 @@
+"""Deciding what becomes of each image file: a hard link, or a conversion to plain RGB, upright or as stored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from stages.labels.images import Header, read_header, read_rgb
+from stages.prepare.sources import SourceImage, path_problem
+from stages.runtime.errors import UserError
+from stages.runtime.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image goes: ``name`` relative to the image folder; ``convert`` to PNG; ``upright``: turn it by EXIF."""
+
+    name: str
+    convert: bool = False
+    upright: bool = False
+
+
+def inspect(image: SourceImage) -> Header | str:
+    """The header of an image, or what is wrong with the file."""
+    problem = path_problem(image.folder, image.file_name)
+    if problem:
+        return f"{image.label}: {problem}"
+    try:
+        return read_header(image.path)
+    except UserError as error:
+        return f"{image.label}: {error}"
+
+
+def decide_upright(images: Sequence[SourceImage], headers: Sequence[Header]) -> tuple[list[bool], list[str]]:
+    """Whether to turn each image as its EXIF orientation asks, and the sizes that fit neither way.
+
+    Labels refer either to the stored pixels (as in COCO) or to what a viewer shows (as most annotation tools do).
+    The stated width and height tell which; where they cannot (square images, orientations that keep the size, no
+    stated size) the other images of the same file decide, and if they say nothing, the stored pixels count. Images
+    that have tags alone are turned: people look at them upright.
+    """
+    wanted: list[bool | None] = []
+    problems = []
+    for image, header in zip(images, headers, strict=True):
+        stored, shown = (header.width, header.height), header.upright_size
+        stated = (image.width or stored[0], image.height or stored[1])
+        if header.orientation == 1 or stored == shown or image.width is None or image.height is None:
+            turn = None
+            fits = stated == stored or image.width is None or image.height is None
+        else:
+            turn, fits = stated == shown, stated in (stored, shown)
+        if not fits:
+            problems.append(f"{image.label}: the file has {stored[0]} x {stored[1]} pixels, width and height say "
+                            f"{stated[0]} x {stated[1]}; correct them, or give the image that was labelled")
+        wanted.append(False if header.orientation == 1 else turn)
+    votes = Counter(turn for turn, header in zip(wanted, headers, strict=True)
+                    if turn is not None and header.orientation != 1)
+    default = votes[True] > votes[False]
+    decided = []
+    for image, turn in zip(images, wanted, strict=True):
+        tags_only = not image.objects and not image.masks and image.width is None
+        decided.append(turn if turn is not None else default or tags_only)
+    return decided, problems
+
+
+def place_names(parts: Mapping[str, Sequence[SourceImage]], headers: Mapping[str, Sequence[Header]],
+                upright: Mapping[str, Sequence[bool]]) -> tuple[dict[str, list[Placement]], list[str]]:
+    """Names in the one image folder for the images of all parts, and the problems.
+
+    Names stay, with their subfolders; converted files end in .png. Where train and val use one name for two different
+    files, all names get the part's name as a first folder.
+    """
+    placed: dict[str, list[Placement]] = {}
+    problems: list[str] = []
+    for part, images in parts.items():
+        kept = {str(PurePosixPath(image.file_name)) for image in images}
+        placed[part] = []
+        users: dict[str, SourceImage] = {}
+        for image, header, turn in zip(images, headers[part], upright[part], strict=True):
+            convert = not header.plain or header.orientation != 1
+            placement = Placement(_converted(image.file_name, kept) if convert else str(PurePosixPath(image.file_name)),
+                                  convert, turn)
+            if placement.name in users:
+                problems.append(f"{image.label}: the same file as {users[placement.name].label}; every image once")
+            users[placement.name] = image
+            placed[part].append(placement)
+    owners: dict[str, Path] = {}
+    clash = False
+    for part, images in parts.items():
+        for image, placement in zip(images, placed[part], strict=True):
+            clash |= owners.setdefault(placement.name, image.path) != image.path
+    if clash:
+        placed = {part: [Placement(f"{part}/{item.name}", item.convert, item.upright) for item in items]
+                  for part, items in placed.items()}
+    return placed, problems
+
+
+def place_image(image: SourceImage, header: Header, placement: Placement, folder: Path) -> tuple[int, int]:
+    """Decode the image fully, put it into ``folder``, and give its (width, height) there.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    pixels = read_rgb(image.path, upright=placement.upright)
+    target = folder / placement.name
+    if placement.convert:
+        write_png(target, pixels)
+    else:
+        link_or_copy(image.path, target)
+    return pixels.shape[1], pixels.shape[0]
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write RGB uint8 (H, W, 3) as PNG."""
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link ``source`` (what it points to, if it is a symbolic link); copy where links are not possible."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system, or one without hard links, or not our own file
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def _converted(file_name: str, taken: set[str]) -> str:
+    """photo.jpg -> photo.png, or photo.jpg.png where photo.png is another image of the part."""
+    name = PurePosixPath(file_name)
+    png = str(name.with_suffix(".png"))
+    return f"{name}.png" if png in taken and png != str(name) else png

@@ -1,0 +1,155 @@
+"""Bring a data set into data/dataset: plain RGB images, and the truth of train and val as COCO JSON.
+
+Everything is checked before anything is put into place. Settings: section `dataset` of params.yaml.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.labels.coco import write_instances
+from stages.labels.images import Header
+from stages.prepare import coco, folder, images, voc
+from stages.prepare.chunks import map_chunks
+from stages.prepare.records import Task, make_record, shown_categories
+from stages.prepare.settings import DatasetSettings
+from stages.prepare.shapes import CATEGORIES
+from stages.prepare.sources import Source, SourceImage, check_classes, select
+from stages.runtime import layout
+from stages.runtime.errors import UserError, summarise
+from stages.runtime.files import write_json
+from stages.runtime.parallel import parallel_map
+from stages.runtime.settings import RuntimeSettings, load_settings
+from stages.runtime.stage import run_stage
+from stages.runtime.work import Work
+
+_VAL_SCENES = 1_000_000  # scenes of val start here, so that more training images do not change them
+
+
+def main(params: Path) -> None:
+    """Run the stage."""
+    settings = load_settings(params, dataset=DatasetSettings, runtime=RuntimeSettings)
+    prepare(settings.dataset, settings.runtime)
+
+
+def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
+    """Write ``data/dataset``: images/, train_truth.json, val_truth.json.
+
+    Raises:
+        UserError: anything wrong with the data set; nothing is in place then.
+    """
+    source = select(READERS[dataset.kind](dataset), dataset)
+    _check_tags(source, dataset)
+    headers, placements = _plan_images(source, dataset, runtime)
+    with Work("prepare", source.files, dataset) as work:
+        folder_of_images = work.subfolder("images")
+        kept = tuple(category["id"] for category in source.categories)
+        truths = {}
+        for part, items in source.parts.items():
+            tasks = [Task(item, header, placement, folder_of_images, kept, dataset) for item, header, placement
+                     in zip(items, headers[part], placements[part], strict=True)]
+            records = map_chunks(make_record, tasks, [task.files for task in tasks], work, part, runtime)
+            problems = [problem for record in records for problem in record["problems"]]
+            if problems:
+                raise UserError(summarise(problems, f"{source.origin[part]}: {len(problems)} problem(s):"))
+            truths[part] = records
+        tags = [shown_categories(record["image"], record["objects"]) for record in truths["train"]]
+        _report(check_classes(source.categories, tags, dataset, source.origin["train"]))
+        for part, records in truths.items():
+            _write_truth(work.path(f"{part}_truth.json"), records, source.categories, source.origin[part], part)
+        work.publish({"images": layout.IMAGES, **{f"{part}_truth.json": layout.TRUTH[part] for part in truths}})
+
+
+def read_shapes(dataset: DatasetSettings) -> Source:
+    """The scenes to render. Numbers of train and val do not depend on each other."""
+    counts = {"train": (dataset.shapes.train, 0), "val": (dataset.shapes.val, _VAL_SCENES)}
+    parts = {part: [SourceImage(first + number + 1, f"{part}_{number:05d}.png", scene=first + number)
+                    for number in range(count)]
+             for part, (count, first) in counts.items()}
+    categories = [dict(category) for category in CATEGORIES]
+    return Source(categories, parts, dict.fromkeys(parts, Path("dataset.shapes")))
+
+
+READERS = {"shapes": read_shapes, "coco": coco.read, "voc": voc.read, "folder": folder.read}
+
+
+def _check_tags(source: Source, dataset: DatasetSettings) -> None:
+    """Find classes without images before any image is decoded, where the data set says so much in advance."""
+    if dataset.kind in ("coco", "folder"):
+        tags = [shown_categories({"tags": image.tags or ()}, image.objects) for image in source.parts["train"]]
+        check_classes(source.categories, tags, dataset, source.origin["train"])
+
+
+def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSettings) -> \
+        tuple[dict[str, Sequence[Header | None]], dict[str, Sequence[images.Placement | None]]]:
+    """Read all headers, so that missing files and wrong sizes show within seconds, and name the files."""
+    if dataset.kind == "shapes":
+        nothing = {part: [None] * len(items) for part, items in source.parts.items()}
+        return dict(nothing), dict(nothing)
+    headers: dict[str, list[Header]] = {}
+    upright: dict[str, list[bool]] = {}
+    for part, items in source.parts.items():
+        found = parallel_map(images.inspect, items, runtime, f"headers of {part}")
+        problems = [item for item in found if isinstance(item, str)]
+        headers[part] = [item for item in found if isinstance(item, Header)]
+        if not problems:
+            upright[part], problems = images.decide_upright(items, headers[part])
+        if problems:
+            raise UserError(summarise(problems, f"{source.origin[part]}: {len(problems)} problem(s) with the images:"))
+    placements, problems = images.place_names(source.parts, headers, upright)
+    if problems:
+        raise UserError(summarise(problems, f"{dataset.root}: {len(problems)} problem(s) with the images:"))
+    shared = {image.path for image in source.parts["train"]} & {image.path for image in source.parts["val"]}
+    if shared:
+        _report(f"{len(shared)} image(s) are both in train and in val (first: {min(shared)}); figures on val say little")
+    return {**headers}, {**placements}
+
+
+def _write_truth(path: Path, records: list[dict[str, Any]], categories: list[dict[str, Any]], origin: Path,
+                 part: str) -> None:
+    """Write one truth file.
+
+    Where every object has a mask, they are ``annotations``. Otherwise the masks are no truth to measure against:
+    ``annotations`` is empty, ``info`` gives the reason, and ``weak`` lists the objects with the labels they carry.
+    """
+    entries = [record["image"] for record in records]
+    objects = [{"image_id": record["image"]["id"], **item} for record in records for item in record["objects"]]
+    reason = _no_truth(entries, objects, origin)
+    if reason is None:
+        write_instances(path, entries, categories, objects, {"truth": "masks"})
+    else:
+        weak = [{key: value for key, value in item.items() if value is not None} for item in objects
+                if not item["iscrowd"]]
+        write_json(path, {"info": {"truth": "none", "reason": reason}, "images": entries, "annotations": [],
+                          "weak": [{"id": number, **item} for number, item in enumerate(weak, start=1)],
+                          "categories": categories})
+    crowds = sum(item["iscrowd"] for item in objects)
+    _report(f"{part}: {len(entries)} images, {len(objects) - crowds} objects, {crowds} crowds"
+            + (f"; no truth: {reason}" if reason else ""))
+
+
+def _no_truth(entries: list[dict[str, Any]], objects: list[dict[str, Any]], origin: Path) -> str | None:
+    """Why there is nothing to measure against, or None."""
+    single = [item for item in objects if not item["iscrowd"]]
+    if not single:
+        what = "tags only" if any(entry.get("tags") for entry in entries) else "no objects"
+        return f"{origin} has {what}, no masks"
+    without = [item for item in single if item["segmentation"] is None]
+    if not without:
+        return None
+    if len(without) == len(single):
+        return f"{origin} has no masks"
+    return (f"{origin} has masks for {len(single) - len(without)} of {len(single)} objects only (annotation "
+            f"{without[0]['input']['id']} has none)")
+
+
+def _report(message: str | None) -> None:
+    if message:
+        print(f"prepare: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__)

@@ -1,0 +1,83 @@
+"""One image of a data set -> its file in place and its truth, or what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.labels import rle as rle_codec
+from stages.labels.images import Header
+from stages.prepare import coco, images, voc
+from stages.prepare.settings import DatasetSettings
+from stages.prepare.shapes import render
+from stages.prepare.sources import SourceImage
+from stages.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker needs for one image; ``header`` and ``placement`` are None for rendered images."""
+
+    image: SourceImage
+    header: Header | None
+    placement: images.Placement | None
+    folder: Path
+    kept: tuple[int, ...]
+    dataset: DatasetSettings
+
+    @property
+    def files(self) -> list[str]:
+        """Files that the result depends on."""
+        return [str(self.image.path), *self.image.masks] if self.image.folder else []
+
+
+def make_record(task: Task) -> dict[str, Any]:
+    """Put the image into the folder and collect its objects.
+
+    Returns:
+        ``image`` (as the truth file lists it), ``objects`` (see ``coco.read_object``), ``problems``.
+    """
+    if task.placement is None or task.header is None:
+        return _render(task)
+    image = task.image
+    entry = {"id": image.id, "file_name": task.placement.name}
+    try:
+        width, height = images.place_image(image, task.header, task.placement, task.folder)
+        entry |= {"width": width, "height": height}
+        if image.masks:
+            objects, problems = voc.read_objects(image.masks, width, height), []
+            objects = [item for item in objects if item["category_id"] in task.kept]
+        else:
+            objects, problems = _read_objects(task, width, height)
+    except UserError as error:
+        return {"image": entry, "objects": [], "problems": [f"{image.label}: {error}"]}
+    if image.tags is not None:
+        entry["tags"] = list(image.tags)
+    return {"image": entry, "objects": objects, "problems": [f"{image.label}: {problem}" for problem in problems]}
+
+
+def _read_objects(task: Task, width: int, height: int) -> tuple[list[dict[str, Any]], list[str]]:
+    objects, problems = [], []
+    for annotation in task.image.objects:
+        item, wrong = coco.read_object(annotation, width, height, task.dataset.empty_masks == "drop")
+        problems += wrong
+        if item is not None:
+            objects.append(item)
+    return objects, problems
+
+
+def _render(task: Task) -> dict[str, Any]:
+    image, settings = task.image, task.dataset.shapes
+    pixels, instances = render(image.scene, task.dataset.seed, settings)
+    images.write_png(task.folder / image.file_name, pixels)
+    entry = {"id": image.id, "file_name": image.file_name, "width": settings.width, "height": settings.height}
+    objects = [{"category_id": item.category_id, "iscrowd": 0, "segmentation": rle_codec.encode(item.mask)}
+               for item in instances if item.category_id in task.kept and item.mask.any()]
+    return {"image": entry, "objects": objects, "problems": []}
+
+
+def shown_categories(image: dict[str, Any], objects: Sequence[dict[str, Any]]) -> set[int]:
+    """Category ids that an image shows: its own tags, and the objects that are not crowds."""
+    return {*image.get("tags", ()), *(item["category_id"] for item in objects if not item.get("iscrowd", 0))}

@@ -1,0 +1,110 @@
+"""Settings of the sections ``dataset`` and ``annotations``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stages.prepare.shapes import ShapesSettings
+from stages.runtime.settings import Settings
+
+LabelKind = Literal["tags", "points", "boxes", "extreme_points", "masks"]
+
+
+class DatasetSettings(Settings):
+    """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
+
+    kind: Literal["shapes", "coco", "voc", "folder"] = Field(
+        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; voc: VOCdevkit, with SBD "
+        "for train_aug; folder: images and a table of tags (not in the papers)")
+    root: str = Field(
+        "stages/prepare/shapes.py", min_length=1,
+        description="folder of the data set; for shapes the code that renders it, so that DVC tracks what matters "
+        "(not in the papers)")
+    train: str | None = Field(
+        None, description="training part: a JSON (coco; default instances_train.json), an image set (voc; train_aug, "
+        "train, trainval or another list of ImageSets/Segmentation; default train_aug), a table (folder; "
+        "default labels.csv)")
+    val: str | None = Field(
+        None, description="validation part, as `train` (defaults: instances_val.json, val; none for folder, where "
+        "`split` is the usual way)")
+    train_images: str | None = Field(
+        None, description="image folder of `train` (coco and folder; default images, for folder the root itself where "
+        "there is no such folder)")
+    val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
+    sbd: str = Field(
+        "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds inst/, "
+        "train.txt and val.txt, itself or in dataset/ or benchmark_RELEASE/dataset/")
+    limit: int | None = Field(
+        None, ge=1, description="use only the first images of each of train and val, by id [images] (not in the papers)")
+    split: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="take val out of `train` by chance from `seed`: a share below 1, or a number [images] "
+        "(not in the papers)")
+    seed: int = Field(
+        0, ge=0, description="of the rendering and of `split`; apart from the seed of training, so that another "
+        "training leaves the data as they are (not in the papers)")
+    classes: list[str] | None = Field(
+        None, min_length=1, description="names of the classes to keep; objects and tags of others are dropped, their "
+        "images stay (not in the papers)")
+    allow_empty_classes: bool = Field(
+        False, description="accept classes that no training image shows (with `limit` they are accepted anyway)")
+    empty_masks: Literal["error", "drop"] = Field(
+        "error", description="objects whose mask holds no pixel: refuse, or drop them; COCO 2017 has a few "
+        "(not in the papers)")
+    shapes: ShapesSettings = Field(ShapesSettings(), description="the rendered scenes (kind shapes)")
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> DatasetSettings:
+        if self.split is not None and self.val is not None:
+            raise ValueError(f"val ({self.val!r}) and split ({self.split}) exclude each other; remove one")
+        if self.kind == "shapes":
+            given = [name for name in ("train", "val", "train_images", "val_images", "split")
+                     if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{', '.join(given)}: no meaning for kind shapes; remove (numbers of images are "
+                                 f"dataset.shapes.train and dataset.shapes.val)")
+        if self.kind == "folder" and self.val is None and self.split is None:
+            raise ValueError("kind folder needs split (for example 0.2) or val (a second table)")
+        return self
+
+
+class AnnotationSettings(Settings):
+    """Which weak labels the methods get, on train and val."""
+
+    kinds: list[LabelKind] = Field(
+        ["tags"], min_length=1, description="supervision: tags (IRNet; BESTIE), points (WISE; BESTIE), boxes and tags "
+        "(panoptic: stuff has tags only), extreme_points (EXITS), masks (full, or for semi-supervised mixes)")
+    source: Literal["auto", "truth", "input"] = Field(
+        "auto", description="truth: derived from masks as an annotator would give them; input: what the data set itself "
+        "carries; auto: truth where the data set has masks, else input (not in the papers)")
+    masked_images: float = Field(
+        1.0, ge=0, le=1, description="share of the training images whose objects get their masks, if kinds has masks "
+        "[share] (not in the papers)")
+    seed: int = Field(0, ge=0, description="of the choice of images for `masked_images` (not in the papers)")
+
+    @field_validator("kinds")
+    @classmethod
+    def _unique(cls, kinds: list[LabelKind]) -> list[LabelKind]:
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("every kind at most once")
+        return kinds
+
+
+def required_paths(dataset: DatasetSettings) -> list[Path]:
+    """Files and folders that must be there before ``prepare`` can start; `check` asks for them first."""
+    root = Path(dataset.root)
+    if dataset.kind == "coco":
+        from stages.prepare.coco import parts
+
+        return [root, *(path for part in parts(dataset).values() for path in part)]
+    if dataset.kind == "voc":
+        from stages.prepare.voc import needed_paths
+
+        return [root, *needed_paths(dataset)]
+    if dataset.kind == "folder":
+        from stages.prepare.folder import parts as tables
+
+        return [root, *(path for part in tables(dataset).values() for path in part)]
+    return [root]

@@ -1,0 +1,146 @@
+"""What the readers of all kinds of data sets agree on: images with what is known of them, before any is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stages.prepare.settings import DatasetSettings
+from stages.runtime.errors import UserError
+from stages.runtime.seeds import generator
+from stages.runtime.settings import nearest
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image of a data set.
+
+    Attributes:
+        id: COCO image id.
+        file_name: relative to ``folder``.
+        folder: image folder; empty for rendered images.
+        width, height: as the data set states them, None where it does not.
+        tags: category ids, None where the data set has no tags of its own.
+        objects: COCO annotations as the input has them (kinds coco and folder).
+        masks: files that hold the masks (kind voc).
+        scene: number of the scene to render (kind shapes).
+    """
+
+    id: int
+    file_name: str
+    folder: str = ""
+    width: int | None = None
+    height: int | None = None
+    tags: tuple[int, ...] | None = None
+    objects: tuple[dict[str, Any], ...] = ()
+    masks: tuple[str, ...] = ()
+    scene: int = -1
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / self.file_name
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"image {self.id} ({self.file_name})"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: categories, the images of train and val, and the file that each part comes from (for messages)."""
+
+    categories: list[dict[str, Any]]
+    parts: dict[str, list[SourceImage]]
+    origin: dict[str, Path]
+    files: list[Path] = field(default_factory=list)
+
+
+def select(source: Source, dataset: DatasetSettings) -> Source:
+    """Apply ``classes``, ``split`` and ``limit``; the images of each part are sorted by id.
+
+    Raises:
+        UserError: unknown class names, or a part that is left without images.
+    """
+    source = _keep_classes(source, dataset.classes)
+    parts = {name: sorted(images, key=lambda image: image.id) for name, images in source.parts.items()}
+    origin = dict(source.origin)
+    if dataset.split is not None:
+        parts = _split(parts["train"], dataset.split, dataset.seed, origin["train"])
+        origin["val"] = origin["train"]
+    for name, images in parts.items():
+        if not images:
+            raise UserError(f"{origin[name]}: no usable image for {name}; at least one is needed")
+    if dataset.limit is not None:
+        parts = {name: images[: dataset.limit] for name, images in parts.items()}
+    return Source(source.categories, parts, origin, source.files)
+
+
+def _keep_classes(source: Source, classes: Sequence[str] | None) -> Source:
+    if classes is None:
+        return source
+    names = [category["name"] for category in source.categories]
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise UserError(f"dataset.classes: {unknown[0]!r} is not a class of the data set{nearest(unknown[0], names)} "
+                        f"(it has {', '.join(names)})")
+    categories = [category for category in source.categories if category["name"] in classes]
+    kept = {category["id"] for category in categories}
+
+    def restrict(image: SourceImage) -> SourceImage:
+        tags = None if image.tags is None else tuple(tag for tag in image.tags if tag in kept)
+        return replace(image, tags=tags, objects=tuple(item for item in image.objects if item["category_id"] in kept))
+
+    parts = {name: [restrict(image) for image in images] for name, images in source.parts.items()}
+    return Source(categories, parts, source.origin, source.files)
+
+
+def _split(images: list[SourceImage], split: int | float, seed: int, origin: Path) -> dict[str, list[SourceImage]]:
+    """Take val out of ``images`` by chance; both parts keep the order of the ids."""
+    count = split if isinstance(split, int) else max(1, round(split * len(images)))
+    if count >= len(images):
+        raise UserError(f"dataset.split: {split} takes {count} of the {len(images)} images of {origin} for val and leaves "
+                        f"none for train; use a smaller number")
+    chosen = set(generator(seed, "split").permutation(len(images))[:count].tolist())
+    return {"train": [image for index, image in enumerate(images) if index not in chosen],
+            "val": [image for index, image in enumerate(images) if index in chosen]}
+
+
+def path_problem(folder: str | Path, file_name: str) -> str | None:
+    """Why ``file_name`` must not be opened, or None: it has to be a file inside ``folder``, symbolic links followed."""
+    pure = PurePosixPath(file_name)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in file_name:
+        return f"file_name {file_name!r} leaves the image folder {folder}; give a path below that folder"
+    path = Path(folder) / file_name
+    if not path.is_file():
+        return f"no such file: {path}"
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        return f"file_name {file_name!r} is a link that leaves the image folder {folder}; copy the file into it"
+    return None
+
+
+def check_classes(categories: Sequence[Mapping[str, Any]], tags: Sequence[set[int]], dataset: DatasetSettings,
+                  origin: Path) -> str | None:
+    """Ask that every class be shown by some training image.
+
+    Returns:
+        What to tell the user where that is accepted (``limit``, ``allow_empty_classes``), else None.
+
+    Raises:
+        UserError: classes without images.
+    """
+    shown: set[int] = set().union(*tags) if tags else set()
+    missing = [category["name"] for category in categories if category["id"] not in shown]
+    if not missing:
+        return None
+    if len(missing) == len(categories):
+        raise UserError(f"{origin}: no training image shows any of the classes ({', '.join(missing)}); "
+                        f"nothing can be learnt from it")
+    found = f"{len(missing)} of {len(categories)} classes have no training image: {', '.join(missing)}"
+    if dataset.allow_empty_classes or dataset.limit is not None:
+        return found
+    present = [category["name"] for category in categories if category["id"] in shown]
+    raise UserError(f"{origin}: {found}. Give images of them, or keep the others with "
+                    f"`dataset.classes: [{', '.join(present)}]`, or set dataset.allow_empty_classes: true")
