@@ -89,15 +89,15 @@ def _match_image(truth: Sequence[Mapping[str, Any]], detections: Sequence[Mappin
         rows = np.flatnonzero(category == wanted)
         columns = np.flatnonzero(truth_category == wanted)
         covers = np.flatnonzero(crowd_category == wanted)
-        masks = [detections[row]["segmentation"] for row in rows]
+        masks = [detections[row]["segmentation"] for row in rows.tolist()]
         if len(columns):
-            iou = overlaps(masks, [objects[column]["segmentation"] for column in columns])
+            iou = overlaps(masks, [objects[column]["segmentation"] for column in columns.tolist()])
             best = iou.argmax(axis=1)
             best_iou[rows] = iou[np.arange(len(rows)), best]
             best_truth[rows] = np.where(best_iou[rows] > 0, columns[best], -1)
             truth_iou[columns] = iou.max(axis=0)
         if len(covers):
-            regions = [crowds[cover]["segmentation"] for cover in covers]
+            regions = [crowds[cover]["segmentation"] for cover in covers.tolist()]
             crowd_cover[rows] = overlaps(masks, regions, crowd=True).max(axis=1)
     return {
         "category": category,

@@ -28,7 +28,7 @@ SHARES = {"mean_iou", "recall50"}
 PER_TASK = 32
 
 
-def percent(value: float) -> float:
+def percent(value: float | np.floating[Any]) -> float:
     """A share in 0..1 as a percentage with three decimals."""
     return round(100.0 * float(value), 3)
 

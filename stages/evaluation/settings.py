@@ -55,7 +55,7 @@ class EvaluateSettings(MeasureSettings):
         "(source: panoptic FPN's merging of instances, Kirillov et al. 2019)"))
     supervision: Literal["auto", "tags", "points", "boxes", "extreme_points", "masks"] = Field("auto", description=(
         "what the method was given, for the annotation time; auto: the dearest of annotations.kinds (not in the papers)"))
-    seconds: AnnotationSeconds = Field(AnnotationSeconds(), description="annotation time per image")
+    seconds: AnnotationSeconds = Field(default_factory=AnnotationSeconds, description="annotation time per image")
 
 
 class ReportSettings(Settings):
