@@ -1,0 +1,84 @@
+"""Which engines there are, what they need, and about what they cost."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any, Protocol
+
+from stages.detector.data import Labels
+from stages.detector.settings import DetectorPredictSettings, DetectorSettings
+from stages.runtime.errors import UserError
+from stages.runtime.settings import RuntimeSettings
+
+INSTALL_DETECTRON2 = ('pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2.git'
+                      '@02b5c4e295e990042a714712c21dc79b731e8833"')
+
+_MODULES = {
+    "torchvision": "stages.detector.torchvision_engine",
+    "detectron2": "stages.detector.detectron2_engine",
+}
+
+
+class Predictor(Protocol):
+    """A trained network."""
+
+    def __call__(self, image_hw3: Any) -> list[dict[str, Any]]:
+        """Detections of one RGB image (H x W x 3, uint8), best first.
+
+        Each has ``label`` (0-based, contiguous), ``score``, ``box_xyxy`` (pixel edges) and ``mask`` (H x W, bool).
+        """
+
+
+class Engine(Protocol):
+    """What an engine's module offers."""
+
+    def train(self, labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings,
+              folder: Path) -> None:
+        """Train in ``folder`` (going on from its checkpoint) and leave ``model.pth`` and ``curves/`` there."""
+
+    def load(self, weights: Path, settings: DetectorSettings, classes: int,
+             predict: DetectorPredictSettings, runtime: RuntimeSettings) -> Predictor:
+        """The trained network, ready to predict."""
+
+
+def available_engines() -> dict[str, str]:
+    """Every engine's name, and what is missing to use it (an empty string: nothing). Imports none of them."""
+    missing = {name: "" for name in _MODULES}
+    if importlib.util.find_spec("detectron2") is None:
+        missing["detectron2"] = (f"Detectron2 is not installed; after torch and setuptools<81: {INSTALL_DETECTRON2}"
+                                 f" (or set detector.engine: torchvision)")
+    return missing
+
+
+def engine(name: str) -> Engine:
+    """The module of an engine.
+
+    Raises:
+        UserError: its library is not installed or cannot be imported; one line with the command that installs it.
+    """
+    problem = available_engines()[name]
+    if problem:
+        raise UserError(f"detector.engine: {problem}")
+    try:
+        return importlib.import_module(_MODULES[name])  # type: ignore[return-value]
+    except ImportError as error:
+        raise UserError(f"detector.engine: {name} is installed but cannot be imported ({error}); "
+                        f"build it again for this torch: {INSTALL_DETECTRON2}") from None
+
+
+def estimate(settings: DetectorSettings, device: str, processes: int = 1) -> dict[str, float]:
+    """About how long training takes [s] and what it writes [bytes], within a factor of three or so.
+
+    Scaled from a few measured steps: time goes with steps x images x pixels and with the width of the network.
+    """
+    train = settings.train
+    side = sorted(train.min_sides)[len(train.min_sides) // 2]
+    pixels = side * min(1.33 * side, train.max_side)
+    narrow = settings.engine == "torchvision" and settings.torchvision.fpn_channels < 128
+    # Seconds per image and million input pixels, forward and backward, on two cores and on one recent GPU.
+    rate = {"cpu": 1.2 if narrow else 6.0}.get(device.partition(":")[0], 0.02 if narrow else 0.06)
+    seconds = train.steps * train.batch_size * (0.01 + rate * pixels / 1e6) / max(1, processes)
+    weights = 15e6 if narrow else 180e6
+    return {"seconds": seconds, "bytes": 3 * weights}

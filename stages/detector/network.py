@@ -1,0 +1,181 @@
+"""Mask R-CNN out of torchvision's parts, on any timm backbone, with widths by settings."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from stages.detector.crowds import COVER, crowd_cover, outside_crowds
+from stages.detector.settings import DetectorPredictSettings, TorchvisionSettings
+from stages.runtime.errors import UserError
+
+
+def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, classes: int,
+          pretrained: bool = True) -> GeneralizedRCNN:
+    """A Mask R-CNN for ``classes`` things (background not counted).
+
+    In training it takes images (3 x H x W, 0..1) and targets with ``boxes`` (N x 4, xyxy), ``labels`` (1..classes),
+    ``masks`` (N x H x W, uint8) and optionally ``crowd`` (H x W, bool), all at the network's resolution, and gives the
+    losses. In evaluation it takes images of any size and gives boxes, labels, scores and masks at that size.
+
+    Raises:
+        UserError: the backbone does not exist, lacks a level, or its weights do not fit.
+    """
+    backbone = PyramidBackbone(settings, pretrained)
+    levels = [str(index) for index in range(len(settings.levels))]
+    anchors = AnchorGenerator(tuple((size,) for size in settings.anchor_sizes),
+                              (tuple(settings.aspect_ratios),) * len(settings.anchor_sizes))
+    channels = settings.fpn_channels
+    rpn = CrowdRPN(
+        anchors, RPNHead(channels, anchors.num_anchors_per_location()[0]), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
+        batch_size_per_image=settings.rpn_samples, positive_fraction=0.5,
+        pre_nms_top_n={"training": 2 * settings.proposals, "testing": settings.proposals},
+        post_nms_top_n={"training": settings.proposals, "testing": settings.proposals}, nms_thresh=0.7)
+
+    def pool(size: int) -> MultiScaleRoIAlign:
+        return MultiScaleRoIAlign(levels, output_size=size, sampling_ratio=2,
+                                  canonical_scale=settings.roi_canonical_size, canonical_level=4)
+
+    heads = CrowdRoIHeads(
+        box_roi_pool=pool(7), box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
+        box_predictor=FastRCNNPredictor(settings.box_head_channels, classes + 1),
+        fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=settings.roi_samples,
+        positive_fraction=settings.roi_positives, bbox_reg_weights=None,
+        score_thresh=predict.score_threshold, nms_thresh=predict.nms_threshold,
+        detections_per_img=predict.detections_per_image,
+        mask_roi_pool=pool(14),
+        mask_head=MaskRCNNHeads(channels, settings.mask_head_channels, 1, _head_norm(settings)),
+        mask_predictor=MaskRCNNPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1], classes + 1))
+    transform = ResizeWhenPredicting(predict.min_side, predict.max_side, list(backbone.mean), list(backbone.std),
+                                     size_divisible=max(settings.levels))
+    return GeneralizedRCNN(backbone, rpn, heads, transform)
+
+
+def _head_norm(settings: TorchvisionSettings) -> Callable[[int], nn.Module] | None:
+    if settings.head_norm == "none":
+        return None
+    return lambda channels: nn.GroupNorm(next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0),
+                                         channels)
+
+
+class PyramidBackbone(nn.Module):
+    """timm's feature maps under torchvision's FPN. ``forward``: B x 3 x H x W -> {"0": finest, "1": ..., "pool"}."""
+
+    def __init__(self, settings: TorchvisionSettings, pretrained: bool) -> None:
+        super().__init__()
+        self.body, self.mean, self.std = _body(settings, pretrained)
+        self.pyramid = FeaturePyramidNetwork(
+            self.body.feature_info.channels(), settings.fpn_channels,
+            extra_blocks=LastLevelMaxPool() if settings.extra_level else None, norm_layer=_head_norm(settings))
+        self.out_channels = settings.fpn_channels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = OrderedDict((str(index), feature) for index, feature in enumerate(self.body(images)))
+        return self.pyramid(maps)
+
+
+def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+    """timm's network with the wanted levels, and the mean and deviation that its images are normalised with."""
+    import timm
+    from timm.utils.model import freeze_batch_norm_2d
+
+    arguments = dict(settings.backbone_arguments)
+    download = pretrained and settings.weights == "imagenet"
+    key = "detector.torchvision.backbone"
+    try:
+        strides = timm.create_model(settings.backbone, pretrained=False, features_only=True,
+                                    **arguments).feature_info.reduction()
+        missing = [level for level in settings.levels if level not in strides]
+        if missing:
+            raise UserError(f"detector.torchvision.levels: {settings.backbone} has no stride {missing[0]}; "
+                            f"it has {', '.join(map(str, strides))}")
+        body = timm.create_model(settings.backbone, pretrained=download, features_only=True,
+                                 out_indices=tuple(strides.index(level) for level in settings.levels), **arguments)
+    except (RuntimeError, TypeError, AttributeError, AssertionError, OSError) as error:
+        raise UserError(f"{key}: timm cannot make {settings.backbone!r} with {arguments or 'no arguments'}"
+                        f"{' and download its weights' * download} ({str(error).splitlines()[0]})") from None
+    if pretrained and settings.weights not in ("imagenet", "none"):
+        load_backbone(body, Path(settings.weights))
+    if settings.batch_norm == "frozen":
+        body = freeze_batch_norm_2d(body)
+    config = getattr(body, "pretrained_cfg", None) or getattr(body, "default_cfg", {})
+    return body, tuple(config.get("mean", (0.485, 0.456, 0.406))), tuple(config.get("std", (0.229, 0.224, 0.225)))
+
+
+def load_backbone(body: nn.Module, path: Path) -> None:
+    """Load a state dict into ``body``; heads in the file that it lacks are left out, a missing layer is an error.
+
+    Raises:
+        UserError: no such file, not a state dict, or layers missing or of another shape.
+    """
+    key = "detector.torchvision.weights"
+    if not path.is_file():
+        raise UserError(f"{key}: no such file: {path}; give a file, 'imagenet' or 'none'")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        raise UserError(f"{key}: {path} is no torch state dict ({str(error).splitlines()[0]})") from None
+    for wrapper in ("state_dict", "model"):
+        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{key}: {path} holds no mapping of names to tensors")
+    own = body.state_dict()
+    # timm's feature extractors may flatten "layer1.0" and the like to "layer1_0".
+    found = {name: state.get(name, state.get(_unflattened(name))) for name in own}
+    wrong = [name for name, value in own.items() if not name.endswith("num_batches_tracked")
+             and (found[name] is None or found[name].shape != value.shape)]
+    if wrong:
+        raise UserError(f"{key}: {path} does not fit the backbone: {len(wrong)} of {len(own)} layers are missing or of "
+                        f"another shape, {wrong[0]!r} first")
+    body.load_state_dict({name: own[name] if found[name] is None else found[name] for name in own})
+
+
+def _unflattened(name: str) -> str:
+    first, _, rest = name.partition(".")
+    return ".".join([first.replace("_", "."), rest])
+
+
+class ResizeWhenPredicting(GeneralizedRCNNTransform):
+    """In training the images come at the network's size already, together with their masks and crowd regions."""
+
+    def __init__(self, min_side: int, max_side: int, mean: list[float], std: list[float], size_divisible: int) -> None:
+        super().__init__(min_side, max_side, mean, std, size_divisible=size_divisible)
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return (image, target) if self.training else super().resize(image, target)
+
+
+class CrowdRPN(RegionProposalNetwork):
+    """RPN whose negatives do not lie in crowd regions."""
+
+    def assign_targets_to_anchors(self, anchors: list[Tensor], targets: list[dict[str, Tensor]],
+                                  ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            if "crowd" in target and len(target["boxes"]):
+                label[(label == 0) & (crowd_cover(target["crowd"], anchor) > COVER)] = -1
+        return labels, boxes
+
+
+class CrowdRoIHeads(RoIHeads):
+    """Heads whose negative proposals do not lie in crowd regions."""
+
+    def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None) -> Any:
+        kept = [proposal if "crowd" not in target
+                else proposal[outside_crowds(target["crowd"], proposal, target["boxes"])]
+                for proposal, target in zip(proposals, targets or [], strict=True)]
+        return super().select_training_samples(kept, targets)

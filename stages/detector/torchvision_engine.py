@@ -1,0 +1,89 @@
+"""Mask R-CNN by torchvision: installs from PyPI alone, any timm backbone, small enough for two CPU cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.detector import network
+from stages.detector.data import Labels, TrainingSamples
+from stages.detector.settings import DetectorPredictSettings, DetectorSettings, DetectorTrainSettings
+from stages.runtime import devices, distributed, seeds, training
+from stages.runtime.files import atomic_path
+from stages.runtime.settings import RuntimeSettings
+
+
+def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
+    """Train in ``folder``, going on from its checkpoint, and leave ``model.pth`` and ``curves/`` there."""
+    torch.manual_seed(seeds.entropy(seed, "detector weights"))
+    model = network.build(settings.torchvision, settings.predict, len(labels.categories))
+    schedule = settings.train
+    training.fit(
+        model, _losses, TrainingSamples(labels, schedule), _optimizer(model, settings),
+        epochs=1, batch_size=schedule.batch_size, schedule=lambda done: rate_factor(done, schedule), folder=folder,
+        seed=seed, runtime=runtime, description="training the detector", collate=_collate,
+        clip_norm=schedule.clip_gradients or None)
+    if distributed.rank() == 0:
+        with atomic_path(folder / "model.pth") as temporary:
+            torch.save({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
+
+
+def rate_factor(done: float, settings: DetectorTrainSettings) -> float:
+    """Factor on the learning rate when a share ``done`` (0..1) of the steps is done: linear warm-up, then the decay."""
+    step = done * settings.steps
+    warmup = min(1.0, 0.001 + 0.999 * step / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if settings.decay == "cosine":
+        return warmup * training.cosine()(done)
+    # Shares are compared with a little slack: (k / steps) * steps may fall short of k.
+    return warmup * settings.gamma ** sum(done >= milestone - 1e-9 for milestone in settings.milestones)
+
+
+def _collate(samples: list[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    return [image for image, _ in samples], [target for _, target in samples]
+
+
+def _losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    images, targets = batch
+    return model(images, targets)
+
+
+def _optimizer(model: nn.Module, settings: DetectorSettings) -> torch.optim.Optimizer:
+    """Biases and norms are not decayed: shrinking them regularises nothing."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1],
+         "weight_decay": settings.train.weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.torchvision.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.train.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.train.learning_rate, momentum=settings.train.momentum)
+
+
+def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,
+         runtime: RuntimeSettings) -> Predictor:
+    """The trained network, ready to predict."""
+    model = network.build(settings.torchvision, predict, classes, pretrained=False)
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return Predictor(model, devices.resolve(runtime.device), predict.mask_threshold)
+
+
+class Predictor:
+    """``predictor(image) -> detections``, see ``engines.Predictor``."""
+
+    def __init__(self, model: nn.Module, device: torch.device, mask_threshold: float) -> None:
+        self.model = model.eval().to(device)
+        self.device, self.mask_threshold = device, mask_threshold
+
+    @torch.inference_mode()
+    def __call__(self, image_hw3: np.ndarray) -> list[dict[str, Any]]:
+        image = torch.from_numpy(np.ascontiguousarray(image_hw3)).permute(2, 0, 1).float().div(255)
+        found = self.model([image.to(self.device)])[0]
+        masks = (found["masks"][:, 0] > self.mask_threshold).cpu().numpy()  # (N, H, W)
+        return [{"label": int(label) - 1, "score": float(score), "box_xyxy": box, "mask": mask}
+                for label, score, box, mask in zip(found["labels"].cpu(), found["scores"].cpu(),
+                                                   found["boxes"].cpu().numpy(), masks, strict=True)]
