@@ -17,8 +17,8 @@ from stages.runtime.work import Work
 CHUNK = 16
 
 
-def map_chunks(function: Callable[[Any], dict[str, Any]], items: Sequence[Any], files: Sequence[Sequence[str]], work: Work,
-               name: str, runtime: RuntimeSettings) -> list[dict[str, Any]]:
+def map_chunks(function: Callable[[Any], dict[str, Any]], items: Sequence[Any], files: Sequence[Sequence[str]],
+               work: Work, name: str, runtime: RuntimeSettings) -> list[dict[str, Any]]:
     """``[function(item) for item in items]``, taking up what an earlier run of the same work has left.
 
     Args:

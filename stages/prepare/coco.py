@@ -53,11 +53,11 @@ def _add_categories(categories: dict[int, dict[str, Any]], new: list[dict[str, A
     """Join the categories of train and val; one id must not mean two things."""
     names = {category["name"]: category["id"] for category in categories.values()}
     for category in new:
-        known = categories.get(category["id"])
-        if (known or category)["name"] != category["name"] or names.get(category["name"], category["id"]) != category["id"]:
-            raise UserError(f"{file}: category {category['id']} ({category['name']!r}) is not what the training file calls "
-                            f"so; train and val need the same ids and names")
-        categories.setdefault(category["id"], {**category, "isthing": category.get("isthing", 1)})
+        number, name = category["id"], category["name"]
+        if categories.get(number, category)["name"] != name or names.get(name, number) != number:
+            raise UserError(f"{file}: category {number} ({name!r}) has another id or name than in the training file; "
+                            f"train and val need the same ids and names")
+        categories.setdefault(number, {**category, "isthing": category.get("isthing", 1)})
 
 
 def _image(image: Mapping[str, Any], annotations: list[dict[str, Any]], folder: Path) -> SourceImage:

@@ -104,7 +104,7 @@ def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSetti
         raise UserError(summarise(problems, f"{dataset.root}: {len(problems)} problem(s) with the images:"))
     shared = {image.path for image in source.parts["train"]} & {image.path for image in source.parts["val"]}
     if shared:
-        _report(f"{len(shared)} image(s) are both in train and in val (first: {min(shared)}); figures on val say little")
+        _report(f"{len(shared)} image(s) are in both train and val (first: {min(shared)}): figures on val are biased")
     return {**headers}, {**placements}
 
 

@@ -42,13 +42,14 @@ def make_record(task: Task) -> dict[str, Any]:
     if task.placement is None or task.header is None:
         return _render(task)
     image = task.image
-    entry = {"id": image.id, "file_name": task.placement.name}
+    entry: dict[str, Any] = {"id": image.id, "file_name": task.placement.name}
+    problems: list[str] = []
     try:
         width, height = images.place_image(image, task.header, task.placement, task.folder)
         entry |= {"width": width, "height": height}
         if image.masks:
-            objects, problems = voc.read_objects(image.masks, width, height), []
-            objects = [item for item in objects if item["category_id"] in task.kept]
+            objects = [item for item in voc.read_objects(image.masks, width, height)
+                       if item["category_id"] in task.kept]
         else:
             objects, problems = _read_objects(task, width, height)
     except UserError as error:

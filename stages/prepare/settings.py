@@ -17,8 +17,8 @@ class DatasetSettings(Settings):
     """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
 
     kind: Literal["shapes", "coco", "voc", "folder"] = Field(
-        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; voc: VOCdevkit, with SBD "
-        "for train_aug; folder: images and a table of tags (not in the papers)")
+        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; voc: VOCdevkit, with "
+        "SBD for train_aug; folder: images and a table of tags (not in the papers)")
     root: str = Field(
         "stages/prepare/shapes.py", min_length=1,
         description="folder of the data set; for shapes the code that renders it, so that DVC tracks what matters "
@@ -35,10 +35,11 @@ class DatasetSettings(Settings):
         "there is no such folder)")
     val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
     sbd: str = Field(
-        "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds inst/, "
-        "train.txt and val.txt, itself or in dataset/ or benchmark_RELEASE/dataset/")
+        "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds "
+        "inst/, train.txt and val.txt, itself or in dataset/ or benchmark_RELEASE/dataset/")
     limit: int | None = Field(
-        None, ge=1, description="use only the first images of each of train and val, by id [images] (not in the papers)")
+        None, ge=1, description="use only the first images of each of train and val, by id [images] "
+        "(not in the papers)")
     split: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="take val out of `train` by chance from `seed`: a share below 1, or a number [images] "
         "(not in the papers)")
@@ -53,7 +54,7 @@ class DatasetSettings(Settings):
     empty_masks: Literal["error", "drop"] = Field(
         "error", description="objects whose mask holds no pixel: refuse, or drop them; COCO 2017 has a few "
         "(not in the papers)")
-    shapes: ShapesSettings = Field(ShapesSettings(), description="the rendered scenes (kind shapes)")
+    shapes: ShapesSettings = Field(default=ShapesSettings(), description="the rendered scenes (kind shapes)")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> DatasetSettings:
@@ -77,8 +78,8 @@ class AnnotationSettings(Settings):
         ["tags"], min_length=1, description="supervision: tags (IRNet; BESTIE), points (WISE; BESTIE), boxes and tags "
         "(panoptic: stuff has tags only), extreme_points (EXITS), masks (full, or for semi-supervised mixes)")
     source: Literal["auto", "truth", "input"] = Field(
-        "auto", description="truth: derived from masks as an annotator would give them; input: what the data set itself "
-        "carries; auto: truth where the data set has masks, else input (not in the papers)")
+        "auto", description="truth: derived from masks as an annotator would give them; input: what the data set "
+        "itself carries; auto: truth where the data set has masks, else input (not in the papers)")
     masked_images: float = Field(
         1.0, ge=0, le=1, description="share of the training images whose objects get their masks, if kinds has masks "
         "[share] (not in the papers)")

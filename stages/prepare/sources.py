@@ -101,8 +101,8 @@ def _split(images: list[SourceImage], split: int | float, seed: int, origin: Pat
     """Take val out of ``images`` by chance; both parts keep the order of the ids."""
     count = split if isinstance(split, int) else max(1, round(split * len(images)))
     if count >= len(images):
-        raise UserError(f"dataset.split: {split} takes {count} of the {len(images)} images of {origin} for val and leaves "
-                        f"none for train; use a smaller number")
+        raise UserError(f"dataset.split: {split} takes {count} of the {len(images)} images of {origin} for val and "
+                        f"leaves none for train; use a smaller number")
     chosen = set(generator(seed, "split").permutation(len(images))[:count].tolist())
     return {"train": [image for index, image in enumerate(images) if index not in chosen],
             "val": [image for index, image in enumerate(images) if index in chosen]}

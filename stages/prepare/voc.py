@@ -84,7 +84,8 @@ def read(dataset: DatasetSettings) -> Source:
         origin["val"] = lists / f"{dataset.val or 'val'}.txt"
         names["val"] = read_list(origin["val"])
     ids = image_ids({name for part in names.values() for name in part})
-    images = {part: [SourceImage(ids[name], f"{name}.jpg", str(voc / "JPEGImages"), masks=_mask_files(name, voc, dataset))
+    folder = str(voc / "JPEGImages")
+    images = {part: [SourceImage(ids[name], f"{name}.jpg", folder, masks=_mask_files(name, voc, dataset))
                      for name in part_names]
               for part, part_names in names.items()}
     return Source([dict(category) for category in CATEGORIES], images, origin, files)
