@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,11 +47,14 @@ def read_header(path: str | Path) -> Header:
     """
     try:
         with _open(path) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            deep, may_be_turned = _scan_png(path) if image.format == "PNG" else (False, True)
+            orientation = image.getexif().get(_ORIENTATION, 1) if may_be_turned else 1
             orientation = orientation if orientation in range(1, 9) else 1
             plain = (image.format in _PLAIN_FORMATS and image.mode == "RGB" and "transparency" not in image.info
-                     and not _is_deep_png(path, image))
+                     and not deep)
             return Header(image.width, image.height, orientation, plain)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise _damaged(path, error) from None
     except _Unknown:
         pixels = _read_with_opencv(path)
         return Header(pixels.shape[1], pixels.shape[0], 1, False)
@@ -77,8 +81,8 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
 
                     return _to_rgb(ImageOps.exif_transpose(image), path)
                 return _to_rgb(image, path)
-            except (OSError, SyntaxError, ValueError, EOFError) as error:
-                raise UserError(f"{path}: the image is damaged ({error}); replace the file") from None
+            except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+                raise _damaged(path, error) from None
     except _Unknown:
         return _read_with_opencv(path)
 
@@ -101,12 +105,26 @@ def _open(path: str | Path) -> Image:
         raise UserError(f"{path}: cannot be opened as an image ({error})") from None
 
 
-def _is_deep_png(path: str | Path, image: Image) -> bool:
-    """Whether a PNG holds 16 bits per channel, which Pillow hides: it is the byte after the size in the header."""
-    if image.format != "PNG":
-        return False
+def _damaged(path: str | Path, error: Exception) -> UserError:
+    return UserError(f"{path}: the image is damaged ({error}); replace the file")
+
+
+def _scan_png(path: str | Path) -> tuple[bool, bool]:
+    """(16 bits per channel, may hold an orientation) of a PNG, from its chunks.
+
+    Pillow hides the depth, and decodes the whole file when it is asked for EXIF, which may come last.
+    """
     with open(path, "rb") as file:
-        return file.read(25)[24] > 8
+        start = file.read(25)
+        deep, at = start[24] > 8, 8
+        while True:
+            file.seek(at)
+            head = file.read(8)
+            if len(head) < 8 or head[4:] == b"IEND":
+                return deep, False
+            if head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return deep, True
+            at += 12 + int.from_bytes(head[:4], "big")
 
 
 def _to_rgb(image: Image, path: str | Path) -> np.ndarray:
