@@ -15,9 +15,9 @@ from stages.evaluation.coco_ap import coco_average_precision
 from stages.evaluation.inputs import Truth
 from stages.evaluation.matching import by_image, match
 from stages.evaluation.objects import coverage, coverage_by_size, coverage_of_separated
-from stages.evaluation.painting import by_score, by_size, category_map, segment_map
+from stages.evaluation.painting import by_score, by_size, class_map, segment_map
 from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality
-from stages.evaluation.semantic import IGNORE, class_iou, confusion, read_semantic
+from stages.evaluation.semantic import UNDECIDED, class_iou, confusion, read_semantic
 from stages.evaluation.settings import MeasureSettings
 from stages.runtime import layout
 from stages.runtime.parallel import parallel_map
@@ -114,7 +114,7 @@ class _Pixels:
 
     images: list[tuple[dict[str, Any], list[Mapping[str, Any]], list[Mapping[str, Any]]]]
     things: frozenset[int]
-    labels: tuple[int, ...]
+    places: Mapping[int, int]
     with_stuff: bool
     keep_visible: float
     semantic: Path | None
@@ -127,8 +127,10 @@ def _paint(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: MeasureS
     images = [(image, truth_groups.get(image["id"], []), label_groups.get(image["id"], [])) for image in truth.images]
     stuff = set(truth.stuff)
     with_stuff = any(item["category_id"] in stuff for item in labels)
-    tasks = [_Pixels(images[start:start + PER_TASK], frozenset(truth.things),
-                     (0, *truth.things, *(truth.stuff if stuff else ())), with_stuff, settings.keep_visible, semantic)
+    # Background is 0 and classes count from 1, whatever their ids: a category id may be 0 or above 255.
+    places = {category: number for number, category in enumerate([*truth.things, *truth.stuff], start=1)}
+    tasks = [_Pixels(images[start:start + PER_TASK], frozenset(truth.things), places, with_stuff,
+                     settings.keep_visible, semantic)
              for start in range(0, len(images), PER_TASK)]
     total: dict[str, Any] = {}
     for part in parallel_map(_count_pixels, tasks, runtime, "comparing pixels"):
@@ -165,17 +167,18 @@ def _count_pixels(task: _Pixels) -> dict[str, Any]:
             all_segments = segment_map(painted, *size, keep_visible=task.keep_visible)
             add("everything", panoptic_counts(all_truth, ordered_truth, all_segments, painted, True))
 
-        predicted = category_map(segments, painted_things)
-        undecided = [item for item in labels if item.get("iscrowd", 0)]
-        predicted[(predicted == 0) & (segment_map(undecided, *size) > 0)] = IGNORE
-        true_things, true_all = category_map(truth_segments, truth_things), category_map(all_truth, ordered_truth)
+        true_things, predicted = (class_map(truth_segments, truth_things, task.places),
+                                  class_map(segments, painted_things, task.places))
+        undecided = segment_map([item for item in labels if item.get("iscrowd", 0)], *size) > 0
+        predicted[(predicted == 0) & undecided] = UNDECIDED
         crowd = np.array([False, *(bool(item.get("iscrowd", 0)) for item in truth_things)])[truth_segments]
-        thing_labels = [label for label in task.labels if label == 0 or label in task.things]
-        _add(total, "painted", confusion(true_things, predicted, thing_labels, crowd))
+        things = range(len(task.things) + 1)
+        _add(total, "painted", confusion(true_things, predicted, things, crowd))
         if task.semantic is not None:
-            written = read_semantic(task.semantic / f"{layout.image_key(image)}.png", *size)
-            _add(total, "semantic", confusion(true_things, written, thing_labels, crowd))
-            _add(total, "semantic_with_stuff", confusion(true_all, written, task.labels, crowd))
+            written = read_semantic(task.semantic / f"{layout.image_key(image)}.png", *size, task.places)
+            true_all = class_map(all_truth, ordered_truth, task.places)
+            _add(total, "semantic", confusion(true_things, written, things, crowd))
+            _add(total, "semantic_with_stuff", confusion(true_all, written, range(len(task.places) + 1), crowd))
     return total
 
 
@@ -194,15 +197,14 @@ def _pixel_figures(truth: Truth, tables: Mapping[str, Any]) -> tuple[dict[str, A
         stuff = set(truth.stuff)
         panoptic["with_stuff"] = _means(everything)
         panoptic["stuff"] = _means({category: figures for category, figures in everything.items() if category in stuff})
-    labels = [0, *truth.things]
-    result = {"panoptic": panoptic, "painted": _semantic_figures(tables["painted"], labels)}
-    for category, iou in zip(labels, class_iou(tables["painted"]), strict=True):
-        if category and math.isfinite(iou):
+    result = {"panoptic": panoptic, "painted": _semantic_figures(tables["painted"])}
+    for category, iou in zip(truth.things, class_iou(tables["painted"])[1:], strict=True):
+        if math.isfinite(iou):
             classes.setdefault(category, {})["IoU"] = percent(iou)
     if "semantic" in tables:
-        result["semantic"] = _semantic_figures(tables["semantic"], labels)
-        for category, iou in zip(labels, class_iou(tables["semantic"]), strict=True):
-            if category and math.isfinite(iou):
+        result["semantic"] = _semantic_figures(tables["semantic"])
+        for category, iou in zip(truth.things, class_iou(tables["semantic"])[1:], strict=True):
+            if math.isfinite(iou):
                 classes.setdefault(category, {})["semantic_IoU"] = percent(iou)
         with_stuff = tables["semantic_with_stuff"]
         if with_stuff[:, 1 + len(truth.things):-1].any():
@@ -215,7 +217,7 @@ def _means(quality: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
             for name in ("PQ", "SQ", "DQ") if quality}
 
 
-def _semantic_figures(counts: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
+def _semantic_figures(counts: np.ndarray) -> dict[str, float]:
     """mIoU with background, the background's IoU, and the share of undecided pixels."""
     iou = class_iou(counts)
     figures = {"mIoU": percent(float(np.nanmean(iou))), "undecided_pixels": percent(counts[:, -1].sum() / counts.sum())}

@@ -37,6 +37,7 @@ def by_size(annotations: Sequence[Mapping[str, Any]], things: set[int]) -> list[
     return sorted(annotations, key=lambda item: (item["category_id"] not in things, item["area"], item["id"]))
 
 
-def category_map(segments: np.ndarray, annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Category id per pixel, 0 where ``segments`` (of :func:`segment_map`) is 0."""
-    return np.array([0, *(item["category_id"] for item in annotations)], np.int32)[segments]
+def class_map(segments: np.ndarray, annotations: Sequence[Mapping[str, Any]],
+              places: Mapping[int, int]) -> np.ndarray:
+    """Class per pixel as ``places[category id]``, 0 where ``segments`` (of :func:`segment_map`) is 0."""
+    return np.array([0, *(places[item["category_id"]] for item in annotations)], np.int32)[segments]

@@ -11,8 +11,8 @@ import numpy as np
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 
-IGNORE = 255
-"""Pixel value of a semantic PNG where no label was decided."""
+UNDECIDED = -1
+"""Class of a pixel for which no label was decided."""
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[int],
@@ -20,8 +20,8 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[int],
     """Count pixels of one image.
 
     Args:
-        truth: (H, W) int; values outside ``labels`` count as background (0).
-        predicted: (H, W) int, in the same way; :data:`IGNORE` means undecided.
+        truth: (H, W) int from 0 on; values outside ``labels`` count as background (0).
+        predicted: (H, W) int, in the same way, or :data:`UNDECIDED`.
         labels: the values to measure, 0 (background) among them.
         ignored: (H, W) bool, pixels that do not count at all.
 
@@ -29,13 +29,11 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[int],
         (K, K + 1) int64, truth by prediction in the order of ``labels``. The last column holds undecided pixels: they
         are missed for their true class and false alarms for none, so deciding nothing is no way to a good figure.
     """
-    size = int(max(truth.max(initial=0), predicted.max(initial=0), IGNORE)) + 1
+    size = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
     places = {label: place for place, label in enumerate(labels)}
-    table = np.array([places.get(value, places[0]) for value in range(size)])
-    truth_place, predicted_place = table[truth], table[predicted]
-    if IGNORE not in places:
-        predicted_place = np.where(predicted == IGNORE, len(labels), predicted_place)
-    pairs = truth_place.astype(np.int64) * (len(labels) + 1) + predicted_place
+    # UNDECIDED, -1, finds the last entry.
+    table = np.array([*(places.get(value, places[0]) for value in range(size)), len(labels)], np.int64)
+    pairs = table[truth] * (len(labels) + 1) + table[predicted]
     pairs = pairs.ravel() if ignored is None else pairs[~ignored]
     return np.bincount(pairs, minlength=len(labels) * (len(labels) + 1)).reshape(len(labels), len(labels) + 1)
 
@@ -56,8 +54,16 @@ def mean_iou(counts: np.ndarray) -> float:
     return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
 
-def read_semantic(path: Path, height: int, width: int) -> np.ndarray:
-    """Read a semantic PNG: (height, width) int, pixel value = category id, 0 background, 255 undecided.
+def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int] | None = None) -> np.ndarray:
+    """Read a semantic PNG: pixel value = category id, 0 background, 255 undecided (if no category has that id).
+
+    Args:
+        path: of the PNG.
+        height, width: of its image.
+        places: category id -> class number from 1 on to give instead; values that are no category become 0.
+
+    Returns:
+        (height, width) int32 with :data:`UNDECIDED` for undecided pixels.
 
     Raises:
         UserError: missing, unreadable, not single-channel or of another size than its image.
@@ -66,15 +72,22 @@ def read_semantic(path: Path, height: int, width: int) -> np.ndarray:
 
     try:
         with Image.open(path) as picture:
-            labels = np.array(picture)
+            values = np.array(picture).astype(np.int32)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the method writes one semantic PNG per image") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
-    if labels.shape != (height, width):
+    if values.shape != (height, width):
         raise UserError(f"{path}: a single-channel PNG of {width} x {height} pixels was expected, "
-                        f"found an array of shape {labels.shape}")
-    return labels.astype(np.int32)
+                        f"found an array of shape {values.shape}")
+    undecided = (values == 255) & (255 not in (places or {}))
+    if places is not None:
+        table = np.zeros(int(values.max(initial=0)) + 1, np.int32)
+        for category, number in places.items():
+            if 0 < category < len(table):
+                table[category] = number
+        values = table[values]
+    return np.where(undecided, UNDECIDED, values)
 
 
 def covers(folder: Path, images: Sequence[Mapping[str, Any]]) -> bool:

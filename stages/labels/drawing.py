@@ -12,8 +12,8 @@ IGNORED = (150, 150, 150)
 
 
 def category_colour(category_id: int) -> tuple[int, int, int]:
-    """A colour (R, G, B) of 0..255 for a category; neighbouring ids get hues far apart, and 0 (background) black."""
-    if category_id == 0:
+    """A colour (R, G, B) of 0..255 for a category; neighbouring ids get hues far apart, and -1 (none) black."""
+    if category_id < 0:
         return (0, 0, 0)
     import colorsys
 

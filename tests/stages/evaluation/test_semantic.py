@@ -8,7 +8,7 @@ from stages.runtime.errors import UserError
 
 def test_by_hand():
     truth = np.array([[0, 0, 3, 3], [0, 0, 3, 3]])
-    predicted = np.array([[0, 3, 3, 3], [0, 0, 0, 255]])
+    predicted = np.array([[0, 3, 3, 3], [0, 0, 0, -1]])
     counts = confusion(truth, predicted, [0, 3])
     assert counts.tolist() == [[3, 1, 0], [1, 2, 1]]
     # The undecided pixel is missed for class 3 and no false alarm for background.
@@ -41,7 +41,10 @@ def test_agrees_with_torchmetrics():
 def test_read(tmp_path):
     Image.fromarray(np.array([[0, 5], [255, 1], [2, 2]], np.uint8)).save(tmp_path / "000000000004.png")
     assert covers(tmp_path, [{"id": 4}]) and not covers(tmp_path, [{"id": 5}]) and not covers(tmp_path, [])
-    assert read_semantic(tmp_path / "000000000004.png", 3, 2).tolist() == [[0, 5], [255, 1], [2, 2]]
+    assert read_semantic(tmp_path / "000000000004.png", 3, 2).tolist() == [[0, 5], [-1, 1], [2, 2]]
+    numbered = read_semantic(tmp_path / "000000000004.png", 3, 2, {5: 1, 2: 2, 7: 3})
+    assert numbered.tolist() == [[0, 1], [-1, 0], [2, 2]]
+    assert read_semantic(tmp_path / "000000000004.png", 3, 2, {255: 1})[1, 0] == 1
     with pytest.raises(UserError, match=r"000000000004.png: a single-channel PNG of 3 x 2 pixels"):
         read_semantic(tmp_path / "000000000004.png", 2, 3)
     with pytest.raises(UserError, match=r"no such file"):

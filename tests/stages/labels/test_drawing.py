@@ -23,7 +23,7 @@ def block(y: int, x: int, size: int = 12) -> np.ndarray:
 
 
 def test_category_colours_differ():
-    colours = [category_colour(number) for number in range(25)]
+    colours = [category_colour(number) for number in range(-1, 24)]
     assert len(set(colours)) == 25 and colours[0] == (0, 0, 0)
     assert all(0 <= part <= 255 for colour in colours for part in colour)
 

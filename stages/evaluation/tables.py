@@ -1,0 +1,145 @@
+"""The numbers of the metrics files, arranged for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stages.evaluation.table import look_up
+
+DASH = "–"
+
+ROWS: dict[str, tuple[str, str]] = {
+    "AP at IoU .25 (VOC)": ("voc.AP25", ""), "AP at IoU .5 (VOC)": ("voc.AP50", ""),
+    "AP at IoU .7 (VOC)": ("voc.AP70", ""), "AP at IoU .75 (VOC)": ("voc.AP75", ""),
+    "AP_vol, IoU .1 to .9 (VOC)": ("voc.AP_vol", ""),
+    "AP, IoU .5 to .95 (COCO)": ("coco.AP", ""), "AP50 (COCO)": ("coco.AP50", ""), "AP75 (COCO)": ("coco.AP75", ""),
+    "AP of small objects (COCO)": ("coco.AP_small", ""), "AP of medium objects (COCO)": ("coco.AP_medium", ""),
+    "AP of large objects (COCO)": ("coco.AP_large", ""),
+    "Panoptic quality PQ": ("panoptic.PQ", "things"), "Segmentation quality SQ": ("panoptic.SQ", "things"),
+    "Detection quality DQ": ("panoptic.DQ", "things"), "PQ with stuff": ("panoptic.with_stuff.PQ", ""),
+    "Mean IoU per object": ("objects.mean_iou", "best label of its class, 0 if none"),
+    "Recall at IoU .5": ("objects.recall50", ""),
+    "mIoU of the painted masks": ("painted.mIoU", "with background"),
+    "mIoU of the semantic labels": ("semantic.mIoU", "with background"),
+    "Objects": ("objects.objects", ""), "Labels": ("objects.labels", ""),
+    "Undecided regions": ("objects.undecided_regions", ""),
+    "Images": ("objects.images", ""), "Images without labels": ("objects.images_without_labels", ""),
+}
+
+CLASS_COLUMNS = {"Objects": "objects", "Labels": "labels", "AP50": "AP50", "AP75": "AP75", "COCO AP": "coco_AP",
+                 "Mean IoU": "mean_iou", "Recall": "recall50", "PQ": "PQ", "IoU": "IoU"}
+"""Columns of the table per class: heading and key."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text; ``share`` (0..100) draws a bar behind percentages, None draws none."""
+
+    text: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, column headings and rows of (name, note, cells)."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, str, list[Cell]]]
+
+
+def cell(value: Any, bar: bool = False) -> Cell:
+    """Counts whole, percentages with one decimal, a dash for what was not measured."""
+    if not isinstance(value, (int, float)):
+        return Cell(DASH)
+    if isinstance(value, int):
+        return Cell(f"{value:,}".replace(",", "\u202f"))
+    return Cell(f"{value:.1f}", min(100.0, max(0.0, value)) if bar else None)
+
+
+def columns(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What was measured, by column heading."""
+    found = {"Pseudo-labels, train": score.get("train"), "Pseudo-labels, val": score.get("val"),
+             "Detector, val": evaluate if evaluate.get("available") else None}
+    return {heading: metrics for heading, metrics in found.items() if metrics}
+
+
+def reasons(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[str]:
+    """Why numbers are missing, if any are."""
+    found = [(f"Pseudo-labels of the {'training' if split == 'train' else 'validation'} images", score.get(key))
+             for split, key in (("train", "train_reason"), ("val", "val_reason"))]
+    found += [(name, metrics.get("reason")) for name, metrics in
+              (("Pseudo-labels", score), ("Detector", evaluate)) if not metrics.get("available")]
+    return [f"{name}: {reason}." for name, reason in found if reason]
+
+
+def cards(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The few numbers that say most: (label, value, note)."""
+    wanted = [
+        ("Pseudo-label AP50", score, "train.voc.AP50", "training images, VOC protocol"),
+        ("Mean IoU per object", score, "train.objects.mean_iou", "training images"),
+        ("Detector AP50", evaluate, "voc.AP50", "validation images, VOC protocol"),
+        ("Detector AP", evaluate, "coco.AP", "validation images, COCO protocol"),
+        ("Detector PQ", evaluate, "panoptic.PQ", "validation images, things"),
+        ("Retention of AP50", evaluate, "retention.voc.AP50", "of the same detector trained on masks"),
+        ("Annotation", evaluate, "annotation.seconds_per_image", "seconds per image"),
+    ]
+    found = [(label, cell(look_up(metrics, path)).text, note) for label, metrics, path, note in wanted]
+    return [card for card in found if card[1] != DASH]
+
+
+def figures(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> Table:
+    """All headline numbers side by side."""
+    measured = columns(score, evaluate)
+    rows = [(name, note, [cell(look_up(metrics, path)) for metrics in measured.values()])
+            for name, (path, note) in ROWS.items()]
+    return Table("Figures", list(measured), [row for row in rows if any(item.text != DASH for item in row[2])])
+
+
+def classes(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:
+    """One table per column of :func:`figures`, a row per class."""
+    tables = []
+    for heading, metrics in columns(score, evaluate).items():
+        rows = [(name, "", [cell(values.get(key), bar=True) for key in CLASS_COLUMNS.values()])
+                for name, values in metrics["classes"].items()]
+        tables.append(Table(heading, list(CLASS_COLUMNS), rows))
+    return tables
+
+
+def groups(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:
+    """Objects by size, and those in several parts."""
+    tables = []
+    for heading, metrics in columns(score, evaluate).items():
+        parts = {name.capitalize(): values for name, values in metrics["size"].items()}
+        parts["In several parts"] = metrics["separated"]
+        rows = [(name, "", [cell(values.get(key), bar=True) for key in ("objects", "mean_iou", "recall50")])
+                for name, values in parts.items()]
+        tables.append(Table(heading, ["Objects", "Mean IoU", "Recall"], rows))
+    return tables
+
+
+def flat(metrics: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as (dotted key, text) pairs."""
+    if isinstance(metrics, Mapping):
+        return [pair for key, value in metrics.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
+    return [(prefix, f"{metrics:.4g}" if isinstance(metrics, float) else str(metrics))]
+
+
+def summary(params: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """One line about the data."""
+    dataset = params.get("dataset") or {}
+    kinds = (params.get("annotations") or {}).get("kinds") or ["tags"]
+    stuff = f" and {facts['stuff']} of stuff" if facts.get("stuff") else ""
+    return (f"{dataset.get('kind', 'shapes')}: {facts.get('train', 0)} training and {facts.get('val', 0)} validation "
+            f"images, {facts.get('things', 0)} classes of things{stuff}; annotated with "
+            f"{', '.join(str(kind).replace('_', ' ') for kind in kinds)}")
+
+
+def sections(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The top-level sections of params.yaml as YAML text."""
+    import yaml
+
+    return [(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True).removesuffix("...\n").rstrip())
+            for name, value in params.items()]
