@@ -1,0 +1,80 @@
+"""Semantic affinities from a class boundary map, differentiable (IRNet eq. 7), for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.propagation.pairs import Offset, anchor_slices, line_maximum, line_views, neighbour_offsets
+
+
+class _LineMaximum(torch.autograd.Function):
+    """Maximum over the pixels of a line that keeps only its input and its output for the backward pass.
+
+    A chain of ``torch.maximum`` keeps every step, about eight copies for every one of 152 offsets. Where several
+    pixels of a line share the maximum, the gradient is divided evenly among them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, boundary: torch.Tensor, offset: Offset) -> torch.Tensor:
+        highest = line_maximum(boundary, offset, torch.maximum)
+        ctx.offset = offset
+        ctx.save_for_backward(boundary, highest)
+        return highest
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        boundary, highest = ctx.saved_tensors
+        hits = [view == highest for view in line_views(boundary, ctx.offset)]
+        share = gradients[0] / sum(hit.to(boundary.dtype) for hit in hits)
+        total = torch.zeros_like(boundary)
+        for view, hit in zip(line_views(total, ctx.offset), hits, strict=True):
+            view += share * hit
+        return total, None
+
+
+def pair_affinity(boundary: torch.Tensor, offset: Offset) -> torch.Tensor:
+    """Affinity of all pairs with one offset: 1 - max of the boundary on the line between them (IRNet eq. 7).
+
+    Args:
+        boundary: (..., H, W) in [0, 1].
+        offset: (dy, dx) with dy >= 0, a row of ``neighbour_offsets``.
+
+    Returns:
+        (..., H - dy, W - |dx|), in [0, 1]: pairs that leave the image are left out; laid out like both results of
+        ``pairs.pair_views``, which gives the same pairs' labels and displacements. A loss that loops over the
+        offsets needs a few copies of the image for each of them, and no stack of all.
+    """
+    dy, dx = int(offset[0]), int(offset[1])
+    return 1 - _LineMaximum.apply(boundary, (dy, dx))
+
+
+def affinity(boundary: torch.Tensor, radius: float) -> torch.Tensor:
+    """Affinities of all pairs within a radius, stacked.
+
+    Args:
+        boundary: (N, H, W) in [0, 1].
+        radius: pairs have a distance strictly below it, in pixels.
+
+    Returns:
+        (N, P, H, W) in [0, 1]: entry [n, p, y, x] joins (y, x) and (y, x) + neighbour_offsets(radius)[p]. Pairs that
+        leave the image have affinity 0; :func:`pair_mask` tells them apart.
+    """
+    count, height, width = boundary.shape
+    offsets = neighbour_offsets(radius)
+    stacked = boundary.new_zeros((count, len(offsets), height, width))
+    for index, (dy, dx) in enumerate(offsets.tolist()):
+        rows, columns = anchor_slices((dy, dx), height, width)
+        stacked[:, index, rows, columns] = pair_affinity(boundary, (dy, dx))
+    return stacked
+
+
+def pair_mask(radius: float, height: int, width: int) -> np.ndarray:
+    """Which entries of :func:`affinity` are pairs inside the image: bool (P, H, W)."""
+    offsets = neighbour_offsets(radius)
+    mask = np.zeros((len(offsets), height, width), dtype=bool)
+    for index, (dy, dx) in enumerate(offsets.tolist()):
+        mask[(index, *anchor_slices((dy, dx), height, width))] = True
+    return mask
