@@ -29,7 +29,7 @@ CATEGORIES: list[dict[str, Any]] = [
 ]
 _CATEGORY = {category["name"]: category["id"] for category in CATEGORIES}
 _COUNTS = (0.10, 0.17, 0.20, 0.19, 0.15, 0.11, 0.08)  # share of images with 1, 2, ... 7 objects planned
-_CLASSES = (0.24, 0.38, 0.28, 0.10)  # share of images with 1, 2, 3, 4 different thing classes planned
+_CLASSES = (0.18, 0.36, 0.32, 0.14)  # share of images with 1, 2, 3, 4 different thing classes planned
 
 
 class ShapesSettings(Settings):
@@ -41,7 +41,7 @@ class ShapesSettings(Settings):
     height: int = Field(128, ge=32, description="image height [px] (not in the paper)")
     max_objects: int = Field(7, ge=1, le=40, description="most objects in an image [objects] (not in the paper)")
     smallest: float = Field(
-        0.15, gt=0, le=1, description="longest side of the smallest object [share of the shorter image side] "
+        0.16, gt=0, le=1, description="longest side of the smallest object [share of the shorter image side] "
         "(not in the paper)")
     largest: float = Field(
         0.54, gt=0, le=1, description="longest side of the largest object [share of the shorter image side] "
@@ -176,7 +176,7 @@ def plan(rng: np.random.Generator, settings: ShapesSettings) -> Scene:
     high = max(0.5 * settings.largest * side * (1.0 if sum(counts) < 5 else 0.8), low)
     items: list[Item] = []
     for family, (kind, count) in enumerate(zip(names, counts, strict=True)):
-        typical = math.exp(float(rng.uniform(math.log(low), math.log(high))))
+        typical = float(rng.uniform(low ** 0.5, high ** 0.5)) ** 2
         previous: Item | None = None
         for _ in range(count):
             size = float(np.clip(typical * rng.uniform(0.8, 1.25), low, high))

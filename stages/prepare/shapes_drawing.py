@@ -21,6 +21,7 @@ SCALE = 2
 SKY_LABEL, GROUND_LABEL, FIRST = 0, 1, 2  # labels in a label map; FIRST + n is item n of the scene
 _SPECK = 5  # px; a visible scrap smaller than this goes to what surrounds it
 _HUE = {"disc": 0.02, "ring": 0.13, "bottle": 0.38, "fish": 0.57, "star": 0.8}  # where a class's hues are denser
+_PART_HUE = {"disc": 0.33, "ring": 0.52, "bottle": 0.98, "fish": 0.14, "star": 0.8}  # the same for its own part
 
 
 # ---------------------------------------------------------------------------------------------------- outlines
@@ -32,9 +33,12 @@ def _loop(radius: np.ndarray) -> np.ndarray:
 
 
 def _wobble(rng: np.random.Generator, amount: float, count: int = 72) -> np.ndarray:
+    """Factors near 1 along a closed curve, so that no two outlines are the same."""
     angle = np.linspace(0, 2 * math.pi, count, endpoint=False)
-    return 1 + sum(rng.normal(0, amount / order) * np.cos(order * angle + rng.uniform(0, 6.3))
-                   for order in (2, 3, 4))
+    factors = np.ones(count)
+    for order in (2, 3, 4):
+        factors += rng.normal(0, amount / order) * np.cos(order * angle + rng.uniform(0, 6.3))
+    return factors
 
 
 def outline(kind: str, rng: np.random.Generator) -> list[list[np.ndarray]]:
@@ -43,7 +47,7 @@ def outline(kind: str, rng: np.random.Generator) -> list[list[np.ndarray]]:
         return [[_loop(0.97 * _wobble(rng, 0.04)) * [1.0, rng.uniform(0.82, 1.0)]]]
     if kind == "ring":
         hole = rng.uniform(0.46, 0.58)
-        jewel = np.array([[0.36, 0], [0, 0.3], [-0.36, 0], [0, -0.3]]) + [0.66, 0]
+        jewel = np.array([[0.4, 0], [0, 0.42], [-0.4, 0], [0, -0.42]]) + [0.6, 0]
         squash = [1.0, rng.uniform(0.85, 1.0)]
         return [[_loop(0.88 * _wobble(rng, 0.02)) * squash, _loop(hole * _wobble(rng, 0.03)) * squash], [jewel]]
     if kind == "bottle":
@@ -100,8 +104,10 @@ def _horizon_rows(scene: Scene, width: int) -> np.ndarray:
     """Row of the enlarged image at which the ground begins, per column."""
     rng = np.random.default_rng([scene.seed, 1])
     x = np.linspace(0, 1, width * SCALE)
-    hills = sum(rng.normal(0, 0.9 / order) * np.sin(order * 3.1 * x + rng.uniform(0, 6.3)) for order in (1, 2, 3, 5))
-    return (scene.horizon + hills * 0.018 * width) * SCALE
+    rows = np.full(width * SCALE, scene.horizon)
+    for order in (1, 2, 3, 5):
+        rows += 0.016 * width * rng.normal(0, 1 / order) * np.sin(order * 3.1 * x + rng.uniform(0, 6.3))
+    return rows * SCALE
 
 
 def _ground(scene: Scene, height: int, width: int) -> np.ndarray:
@@ -232,7 +238,7 @@ def part(kind: str, u: np.ndarray, v: np.ndarray, pixel: float) -> tuple[np.ndar
         dots = np.cos(2 * math.pi * u / pitch) + np.cos(2 * math.pi * v / pitch)
         return _edge(max(0.46, 4.2 * pixel) - radius, soft), 1 - _edge(dots - 0.35, 0.8)
     if kind == "ring":
-        x, y = (u - 0.66) / 0.36, v / 0.3
+        x, y = (u - 0.6) / 0.4, v / 0.42
         gem = 1 - (np.abs(x) + np.abs(y))
         facets = np.where((x > 0) ^ (y > 0), 1.0, 0.12)
         return _edge(gem, soft / 0.33), np.maximum(facets, _edge(0.16 - gem, 0.1))
@@ -240,14 +246,14 @@ def part(kind: str, u: np.ndarray, v: np.ndarray, pixel: float) -> tuple[np.ndar
         pitch = max(0.2, 3.4 * pixel)
         return _edge(-0.4 - v, soft), _edge(np.cos(2 * math.pi * (v + 1) / pitch), 0.7)
     if kind == "fish":
-        white, pupil = max(0.23, 3.0 * pixel), max(0.12, 1.5 * pixel)
-        eye = np.hypot(u + 0.6, v + 0.06)
-        gill = np.abs(np.hypot(u + 1.0, v) - 0.78)
+        white, pupil = max(0.32, 3.4 * pixel), max(0.14, 1.5 * pixel)
+        eye = np.hypot(u + 0.52, v + 0.04)
+        gill = np.abs(np.hypot(u + 1.0, v) - 0.92)
         light = _edge(white - eye, soft)
         return (np.maximum(light, _edge(max(0.05, 0.7 * pixel) - gill, soft) * (np.abs(v) < 0.36)),
                 light * _edge(eye - pupil, soft))
     if kind == "star":
-        size = max(0.42, 4.0 * pixel)
+        size = max(0.44, 4.0 * pixel)
         wheel = _edge(np.cos(4 * (angle + 1.6 * radius)), 0.9)
         return _edge(size - radius, soft), np.where(radius > size - 1.1 * pixel, 0.0, wheel)
     return np.zeros_like(u), np.zeros_like(u)
@@ -260,11 +266,11 @@ def _body_colour(item: Item, family: np.random.Generator, behind: np.ndarray, co
     best, best_gap = np.zeros(3, np.float32), -1.0
     for _ in range(12):
         hue = rng.normal(_HUE[item.kind], 0.1) if rng.uniform() < 0.3 else rng.uniform()
-        colour = _colour(hue, rng.beta(2.2, 2.0), 0.25 + 0.7 * rng.beta(2, 1.6))
+        colour = _colour(hue, 0.75 * rng.beta(1.6, 2.4), 0.25 + 0.65 * rng.beta(2, 1.6))
         gap = float(np.abs(colour - behind).sum())
         if gap > best_gap:
             best, best_gap = colour, gap
-        if not differ or gap > 0.6:
+        if not differ or gap > 0.55:
             return colour
     return best
 
@@ -297,9 +303,9 @@ def _surface(item: Item, colour: np.ndarray, rows: slice, columns: slice, mottle
     if item.kind == "pole":
         return body
     rng = np.random.default_rng([item.seed, 3])
-    hue = rng.uniform()
-    dark = _colour(hue, rng.uniform(0.1, 0.7), rng.uniform(0.05, 0.25))
-    light = _colour(hue + rng.normal(0, 0.2), rng.uniform(0, 0.35), rng.uniform(0.85, 1))
+    hue = rng.normal(_PART_HUE[item.kind], 0.06)
+    dark = _colour(hue + rng.normal(0, 0.1), rng.uniform(0.3, 0.9), rng.uniform(0.05, 0.28))
+    light = _colour(hue, rng.uniform(0.6, 0.95), rng.uniform(0.85, 1))
     cover, pattern = part(item.kind, u, v, pixel)
     paint = dark + (light - dark) * pattern[..., None].astype(np.float32)
     return body + (paint - body) * cover[..., None].astype(np.float32)

@@ -17,7 +17,7 @@ THING_IDS = {category["id"] for category in CATEGORIES if category["isthing"]}
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[np.ndarray, list[Instance]]]:
-    return [render(index, 5, SETTINGS) for index in range(80)]
+    return [render(index, 5, SETTINGS) for index in range(150)]
 
 
 def things(instances: list[Instance]) -> list[Instance]:
@@ -81,22 +81,34 @@ def test_rings_have_holes_that_show_what_is_behind(scenes: list[tuple[np.ndarray
     assert np.mean([parts(~np.pad(mask, 1), 8) > 1 for mask in discs]) < 0.1
 
 
-def test_scenes_are_as_hard_as_intended(scenes: list[tuple[np.ndarray, list[Instance]]]) -> None:
+def statistics(scenes: list[tuple[np.ndarray, list[Instance]]]) -> dict[str, float]:
+    """What the docstring of ``stages.prepare.shapes`` quotes."""
     tags = [{item.category_id for item in instances} for _, instances in scenes]
-    for number in THING_IDS:
-        assert 0.25 < np.mean([number in tag for tag in tags]) < 0.6
-    assert 0.6 < np.mean([SKY in tag for tag in tags]) < 0.95
-    assert 0.7 < np.mean([GROUND in tag for tag in tags]) < 1
-    masks = [item.mask for _, instances in scenes for item in things(instances)]
-    assert 2.5 < len(masks) / len(scenes) < 5
-    assert 0.04 < np.mean([parts(mask) > 1 for mask in masks]) < 0.16
-    touching = 0
+    found = {category["name"]: float(np.mean([category["id"] in tag for tag in tags])) for category in CATEGORIES}
+    masks, touching = [], 0
     for _, instances in scenes:
         for item in things(instances):
+            masks.append(item.mask)
             near = cv2.dilate(item.mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
             touching += any((near & other.mask).any() for other in instances
                             if other is not item and other.category_id == item.category_id)
-    assert 0.25 < touching / len(masks) < 0.65
+    sides = [max(np.ptp(axis) + 1 for axis in np.nonzero(mask)) for mask in masks]
+    found["objects"] = len(masks) / len(scenes)
+    found["separated"] = float(np.mean([parts(mask) > 1 for mask in masks]))
+    found["touching"] = touching / len(masks)
+    found |= {f"side_{percent}%": float(np.percentile(sides, percent)) for percent in (5, 50, 95)}
+    return found
+
+
+def test_scenes_are_as_hard_as_intended(scenes: list[tuple[np.ndarray, list[Instance]]]) -> None:
+    found = statistics(scenes)
+    print({name: round(value, 3) for name, value in found.items()})
+    assert all(0.3 < found[name] < 0.55 for name in THINGS)
+    assert 0.7 < found["sky"] < 0.95 and 0.8 < found["ground"] < 1
+    assert 2.5 < found["objects"] < 4.5
+    assert 0.05 < found["separated"] < 0.15
+    assert 0.3 < found["touching"] < 0.6
+    assert found["side_5%"] > 14 and found["side_95%"] < 71
 
 
 def test_no_scraps(scenes: list[tuple[np.ndarray, list[Instance]]]) -> None:
