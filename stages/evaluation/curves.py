@@ -85,10 +85,10 @@ def ticks(low: float, high: float, count: int = 3) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's label: 3 significant digits, thousands as k."""
+    """A tick's label: whole numbers whole, from 10,000 on in thousands, others with 3 significant digits."""
     if abs(value) >= 10_000:
         return f"{value / 1000:.3g}k"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
 
 
 def svg(curve: Curve) -> str:

@@ -42,7 +42,7 @@ class Entry:
 class Sources:
     """Annotations of one split by image id; a kind that does not exist is empty and gives no panel."""
 
-    weak: Mapping[int, list[dict[str, Any]]]
+    weak: Mapping[int, list[dict[str, Any]]] | None
     labels: Mapping[int, list[dict[str, Any]]] | None
     truth: Mapping[int, list[dict[str, Any]]] | None
     predictions: Mapping[int, list[dict[str, Any]]] | None
@@ -56,12 +56,14 @@ def choose(images: Sequence[Mapping[str, Any]], preferred: Sequence[int], count:
     chosen = [by_id[number] for number in dict.fromkeys(preferred) if number in by_id][:count]
     taken = {image["id"] for image in chosen}
     rest = [image for image in images if image["id"] not in taken]
-    places = np.linspace(0, len(rest) - 1, min(count - len(chosen), len(rest))).round().astype(int) if rest else []
+    places = np.linspace(0, max(0, len(rest) - 1), min(count - len(chosen), len(rest))).round().astype(int)
     return chosen + [rest[place] for place in places]
 
 
 def read_panels(folder: Path) -> list[dict[str, Any]]:
     """The method's panels from ``panels.json``; none if the method shows none.
+
+    They belong to training images unless they carry ``"split": "val"`` (ids may repeat from one split to the other).
 
     Raises:
         UserError: not a list of ``{image_id, title, picture}``, or a picture outside the folder.
@@ -87,8 +89,8 @@ def entry(image: Mapping[str, Any], sources: Sources, panels: Sequence[Mapping[s
     result = Entry(image["file_name"], [(sources.names[tag], css(drawing.category_colour(tag)))
                                         for tag in image.get("tags", []) if tag in sources.names])
     result.panels.append(panel("Image", "", base))
-    weak = sources.weak.get(image["id"], [])
-    if any(key in item for item in weak for key in ("point", "bbox", "extreme_points", "segmentation")):
+    if sources.weak is not None:
+        weak = sources.weak.get(image["id"], [])
         result.panels.append(panel("Weak label", count(weak, "object"), draw_weak(base, weak, scale)))
     for item in panels:
         result.panels.append(panel(item["title"], item.get("note", ""), read_rgb(folder / item["picture"]), width))
@@ -116,9 +118,9 @@ def count(items: Sequence[Any], noun: str) -> str:
 
 
 def draw_masks(base: np.ndarray, annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Masks in their classes' colours, the first on top; crowds and undecided regions in black."""
+    """Masks in their classes' colours on the faded image, the first on top; crowds and undecided regions in black."""
     masks = [drawing.enlarge_mask(rle.decode(item["segmentation"]), base.shape[:2]) for item in annotations]
-    return drawing.overlay_masks(base, masks, [-1 if item.get("iscrowd", 0) else item["category_id"]
+    return drawing.overlay_masks(drawing.faded(base), masks, [-1 if item.get("iscrowd", 0) else item["category_id"]
                                                for item in annotations])
 
 

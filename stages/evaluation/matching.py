@@ -40,9 +40,9 @@ class Matches:
     crowds: int
 
 
-def by_image(annotations: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+def by_image(annotations: Iterable[Mapping[str, Any]]) -> dict[int, list[Any]]:
     """Group annotations by ``image_id``, each group in input order."""
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+    groups: dict[int, list[Any]] = {}
     for annotation in annotations:
         groups.setdefault(annotation["image_id"], []).append(annotation)
     return groups

@@ -73,7 +73,7 @@ def galleries(method: str, settings: Any) -> tuple[dict[str, list[Any]], dict[st
     from stages.labels.coco import read_coco
 
     folder = layout.method_data(method) / "gallery"
-    panels = gallery.read_panels(folder)
+    every_panel = gallery.read_panels(folder)
     result: dict[str, list[Any]] = {}
     facts: dict[str, Any] = {}
     for split, heading, limit in (("train", "Training images", settings.gallery_images),
@@ -82,11 +82,13 @@ def galleries(method: str, settings: Any) -> tuple[dict[str, list[Any]], dict[st
         labels = layout.pseudo_labels(method) if split == "train" else None
         predictions = layout.predictions(method) if split == "val" else None
         sources = gallery.Sources(
-            weak=by_image(weak["annotations"]),
+            # Tags alone stand beside the title; a picture of them would be the image again.
+            weak=by_image(weak["annotations"]) or None,
             labels=by_image(read_coco(labels)["annotations"]) if labels and labels.exists() else None,
             truth=None if truth.reason else by_image(truth.annotations),
             predictions=by_image(read_predictions(predictions, truth)) if predictions and predictions.exists() else None,
             names=truth.names(), things=frozenset(truth.things))
+        panels = [panel for panel in every_panel if panel.get("split", "train") == split]
         chosen = gallery.choose(weak["images"], [panel["image_id"] for panel in panels], limit)
         result[heading] = [gallery.entry(
             image, sources, [panel for panel in panels if panel["image_id"] == image["id"]], folder,

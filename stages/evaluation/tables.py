@@ -10,22 +10,24 @@ from stages.evaluation.table import look_up
 
 DASH = "–"
 
-ROWS: dict[str, tuple[str, str]] = {
-    "AP at IoU .25 (VOC)": ("voc.AP25", ""), "AP at IoU .5 (VOC)": ("voc.AP50", ""),
-    "AP at IoU .7 (VOC)": ("voc.AP70", ""), "AP at IoU .75 (VOC)": ("voc.AP75", ""),
-    "AP_vol, IoU .1 to .9 (VOC)": ("voc.AP_vol", ""),
-    "AP, IoU .5 to .95 (COCO)": ("coco.AP", ""), "AP50 (COCO)": ("coco.AP50", ""), "AP75 (COCO)": ("coco.AP75", ""),
-    "AP of small objects (COCO)": ("coco.AP_small", ""), "AP of medium objects (COCO)": ("coco.AP_medium", ""),
-    "AP of large objects (COCO)": ("coco.AP_large", ""),
-    "Panoptic quality PQ": ("panoptic.PQ", "things"), "Segmentation quality SQ": ("panoptic.SQ", "things"),
-    "Detection quality DQ": ("panoptic.DQ", "things"), "PQ with stuff": ("panoptic.with_stuff.PQ", ""),
-    "Mean IoU per object": ("objects.mean_iou", "best label of its class, 0 if none"),
-    "Recall at IoU .5": ("objects.recall50", ""),
-    "mIoU of the painted masks": ("painted.mIoU", "with background"),
-    "mIoU of the semantic labels": ("semantic.mIoU", "with background"),
-    "Objects": ("objects.objects", ""), "Labels": ("objects.labels", ""),
-    "Undecided regions": ("objects.undecided_regions", ""),
-    "Images": ("objects.images", ""), "Images without labels": ("objects.images_without_labels", ""),
+ROWS: dict[str, dict[str, tuple[str, str]]] = {
+    "AP by the VOC protocol": {
+        "IoU .25": ("voc.AP25", ""), "IoU .5": ("voc.AP50", ""), "IoU .7": ("voc.AP70", ""),
+        "IoU .75": ("voc.AP75", ""), "AP_vol": ("voc.AP_vol", "IoU .1 to .9")},
+    "AP by the COCO protocol": {
+        "AP": ("coco.AP", "IoU .5 to .95"), "AP50": ("coco.AP50", ""), "AP75": ("coco.AP75", ""),
+        "Small objects": ("coco.AP_small", ""), "Medium objects": ("coco.AP_medium", ""),
+        "Large objects": ("coco.AP_large", "")},
+    "Masks and pixels": {
+        "PQ": ("panoptic.PQ", "things"), "SQ": ("panoptic.SQ", "things"), "DQ": ("panoptic.DQ", "things"),
+        "PQ with stuff": ("panoptic.with_stuff.PQ", ""),
+        "Mean IoU per object": ("objects.mean_iou", "0 without a label"), "Recall at IoU .5": ("objects.recall50", ""),
+        "mIoU, masks painted": ("painted.mIoU", "with background"),
+        "mIoU, semantic labels": ("semantic.mIoU", "with background")},
+    "Counts": {
+        "Objects": ("objects.objects", ""), "Labels": ("objects.labels", ""),
+        "Undecided regions": ("objects.undecided_regions", ""), "Images": ("objects.images", ""),
+        "Images without labels": ("objects.images_without_labels", "")},
 }
 
 CLASS_COLUMNS = {"Objects": "objects", "Labels": "labels", "AP50": "AP50", "AP75": "AP75", "COCO AP": "coco_AP",
@@ -72,7 +74,10 @@ def reasons(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[str]:
              for split, key in (("train", "train_reason"), ("val", "val_reason"))]
     found += [(name, metrics.get("reason")) for name, metrics in
               (("Pseudo-labels", score), ("Detector", evaluate)) if not metrics.get("available")]
-    return [f"{name}: {reason}." for name, reason in found if reason]
+    sentences = [f"{name}: no numbers, because {reason}." for name, reason in found if reason]
+    if look_up(evaluate, "retention.reason"):
+        sentences.append(f"Retention: {look_up(evaluate, 'retention.reason')}.")
+    return sentences
 
 
 def cards(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -90,12 +95,16 @@ def cards(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[tuple[s
     return [card for card in found if card[1] != DASH]
 
 
-def figures(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> Table:
-    """All headline numbers side by side."""
+def figures(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:
+    """All figures over all classes, side by side for labels and detector."""
     measured = columns(score, evaluate)
-    rows = [(name, note, [cell(look_up(metrics, path)) for metrics in measured.values()])
-            for name, (path, note) in ROWS.items()]
-    return Table("Figures", list(measured), [row for row in rows if any(item.text != DASH for item in row[2])])
+    tables = []
+    for title, lines in ROWS.items():
+        rows = [(name, note, [cell(look_up(metrics, path)) for metrics in measured.values()])
+                for name, (path, note) in lines.items()]
+        rows = [row for row in rows if any(item.text != DASH for item in row[2])]
+        tables += [Table(title, list(measured), rows)] if rows else []
+    return tables
 
 
 def classes(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:

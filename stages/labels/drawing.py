@@ -42,6 +42,12 @@ def enlarge_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(np.asarray(mask, np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
+def faded(image: np.ndarray, colour: float = 0.3) -> np.ndarray:
+    """Take most of the colour out of (H, W, 3), so that the colours of labels stand out; ``colour`` 0..1 stays."""
+    grey = image.mean(axis=2, keepdims=True)
+    return np.rint(colour * image + (1 - colour) * grey).astype(np.uint8)
+
+
 def overlay_masks(image: np.ndarray, masks: Sequence[np.ndarray] | np.ndarray,
                   category_ids: Sequence[int] | None = None, opacity: float = 0.5) -> np.ndarray:
     """Tint masks and draw their outlines; the first masks end up on top.

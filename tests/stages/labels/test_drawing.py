@@ -7,6 +7,7 @@ from stages.labels.drawing import (
     draw_point,
     enlarge,
     enlarge_mask,
+    faded,
     flow_colours,
     heatmap,
     overlay_categories,
@@ -105,3 +106,9 @@ def test_scaling():
     assert enlarge(np.zeros((1, 900, 3), np.uint8), 100).shape == (1, 100, 3)
     mask = enlarge_mask(block(10, 10), (80, 120))
     assert mask.sum() == 4 * 144 and mask[20:44, 20:44].all()
+
+
+def test_faded():
+    red = np.full((2, 2, 3), (200, 20, 20), np.uint8)
+    np.testing.assert_array_equal(faded(red, 0.0), np.full((2, 2, 3), 80))
+    np.testing.assert_array_equal(faded(red, 1.0), red)

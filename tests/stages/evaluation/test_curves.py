@@ -1,0 +1,54 @@
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from stages.evaluation.curves import Curve, number, read_curves, svg, thin, ticks
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_read(tmp_path):
+    write(tmp_path / "net/curves/plots/metrics/loss/mask.tsv", "step\tmask\n0\t2.5\n10\tnan\n20\t1.5\n")
+    write(tmp_path / "net/curves/plots/metrics/rate.tsv", "timestamp\tstep\trate\n17\t5\t0.1\n")
+    write(tmp_path / "net/curves/plots/metrics/empty.tsv", "step\tempty\n")
+    write(tmp_path / "net/elsewhere/rate.tsv", "step\trate\n0\t1\n")
+    curves = read_curves(tmp_path)
+    assert [(curve.training, curve.name) for curve in curves] == [("net", "loss/mask"), ("net", "rate")]
+    assert curves[0].steps.tolist() == [0, 20] and curves[0].values.tolist() == [2.5, 1.5]
+    assert curves[1].steps.tolist() == [5] and curves[1].values.tolist() == [0.1]
+    assert read_curves(tmp_path / "nowhere") == []
+
+
+def test_what_dvclive_writes(tmp_path):
+    dvclive = pytest.importorskip("dvclive")
+    with dvclive.Live(dir=str(tmp_path / "a/curves"), save_dvc_exp=False, dvcyaml=None, report=None) as live:
+        for step in range(3):
+            live.step = 10 * step
+            live.log_metric("train/loss", 1.0 / (1 + step), timestamp=True)
+    curves = read_curves(tmp_path)
+    assert [(curve.training, curve.name) for curve in curves] == [("a", "train/loss")]
+    assert curves[0].steps.tolist() == [0, 10, 20] and curves[0].values[0] == 1.0
+
+
+@pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1e-8, 3e7], list(np.linspace(3, 1, 5000))])
+def test_svg_is_well_formed_and_stays_small(values):
+    steps = np.arange(len(values), dtype=float)
+    text = svg(Curve("a<b", 'loss "x"', steps, np.array(values)))
+    assert ET.fromstring(text).tag == "svg" and len(text) < 6000 and "nan" not in text
+
+
+def test_thin_keeps_the_mean():
+    steps, values = np.arange(1000.0), np.random.default_rng(0).random(1000)
+    few, means = thin(steps, values, 100)
+    assert len(few) == 100 and means.mean() == pytest.approx(values.mean())
+    assert thin(steps, values, 1000)[0] is steps
+
+
+def test_ticks():
+    assert ticks(0.0, 1.6) == [0.0, 0.5, 1.0, 1.5]
+    assert ticks(3.0, 3.0) == [3.0]
+    assert [number(value) for value in (0.25, 1490.0, 90_000.0, 0.00012)] == ["0.25", "1490", "90k", "0.00012"]

@@ -1,0 +1,113 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from stages.evaluation import evaluate, score
+from stages.evaluation.gallery import choose, read_panels
+from stages.evaluation.report import REPORT, main
+from stages.runtime import layout
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_json, write_json
+from tests.stages.evaluation.conftest import write_params
+
+VOID = {"meta", "img", "br", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects texts, pictures and references."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict] = []
+        self.references: list[str] = []
+        self.captions: list[str] = []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        if tag == "img":
+            self.images.append(named)
+        self.references += [named[key] for key in ("href", "src") if key in named]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "figcaption":
+            self.captions.append(data.strip())
+
+
+def render(params) -> tuple[str, Page]:
+    main(params)
+    text = (REPORT / "index.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_whole_page(workspace):
+    score.main(workspace / "params.yaml")
+    evaluate.main(workspace / "params.yaml")
+    write_json(layout.METRICS / "irnet_classifier.json", {"val": {"mAP": 0.5}})
+    text, page = render(workspace / "params.yaml")
+    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.images)
+    assert all(reference.startswith(("data:", "#")) for reference in page.references)
+    anchors = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]+)"', text))
+    # Six training images: image, weak, pseudo-label, truth; two panels for two of them; six validation images.
+    assert page.captions.count("Pseudo-label") == 6 and page.captions.count("Prediction") == 6
+    assert page.captions.count("CAM") == page.captions.count("Class boundary") == 2
+    assert page.captions.count("Truth") == page.captions.count("Weak label") == page.captions.count("Image") == 12
+    for wanted in ("class 0", "mAP", "<svg", "AP by the COCO protocol", "scales", "Retention:"):
+        assert wanted in text
+
+
+def test_same_bytes_again(workspace):
+    score.main(workspace / "params.yaml")
+    assert render(workspace / "params.yaml")[0] == render(workspace / "params.yaml")[0]
+
+
+def test_without_truth_numbers_or_panels(workspace):
+    for split in ("train", "val"):
+        truth = read_json(layout.TRUTH[split])
+        write_json(layout.TRUTH[split], truth | {"annotations": [], "info": {"truth": "none", "reason": "tags <only>"}})
+    (layout.method_data("irnet") / "gallery/panels.json").unlink()
+    score.main(workspace / "params.yaml")
+    evaluate.main(workspace / "params.yaml")
+    text, page = render(workspace / "params.yaml")
+    assert "no numbers, because tags &lt;only&gt;" in text
+    assert "Truth" not in page.captions and "Pseudo-label" in page.captions
+
+
+def test_tags_only_need_no_weak_picture(workspace):
+    weak = read_json(layout.WEAK["train"])
+    write_json(layout.WEAK["train"], weak | {"annotations": []})
+    write_json(layout.WEAK["val"], read_json(layout.WEAK["val"]) | {"annotations": []})
+    text, page = render(workspace / "params.yaml")
+    assert "Weak label" not in page.captions and 'aria-label="Tags"' in text
+
+
+def test_gallery_can_be_left_out(workspace):
+    text, page = render(write_params(workspace, report={"gallery_images": 0, "validation_images": 0}))
+    assert not page.images and 'id="gallery"' not in text
+
+
+def test_choose_prefers_images_with_panels():
+    images = [{"id": number} for number in range(10)]
+    assert [image["id"] for image in choose(images, [7, 7, 99, 2], 4)] == [7, 2, 0, 9]
+    assert choose([], [], 3) == [] and choose(images, [], 0) == []
+    assert len(choose(images, [], 50)) == 10
+
+
+def test_panels_stay_in_their_folder(tmp_path):
+    assert read_panels(tmp_path) == []
+    write_json(tmp_path / "panels.json", [{"image_id": 1, "title": "CAM", "picture": "../secret.png"}])
+    with pytest.raises(UserError, match="lies outside"):
+        read_panels(tmp_path)
+    write_json(tmp_path / "panels.json", [{"image_id": 1}])
+    with pytest.raises(UserError, match="image_id, title and picture"):
+        read_panels(tmp_path)
