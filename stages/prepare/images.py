@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -101,7 +102,7 @@ def place_names(parts: Mapping[str, Sequence[SourceImage]], headers: Mapping[str
     return placed, problems
 
 
-def place_image(image: SourceImage, header: Header, placement: Placement, folder: Path) -> tuple[int, int]:
+def place_image(image: SourceImage, placement: Placement, folder: Path, copy: bool = False) -> tuple[int, int]:
     """Decode the image fully, put it into ``folder``, and give its (width, height) there.
 
     Raises:
@@ -112,7 +113,7 @@ def place_image(image: SourceImage, header: Header, placement: Placement, folder
     if placement.convert:
         write_png(target, pixels)
     else:
-        link_or_copy(image.path, target)
+        link_or_copy(image.path, target, copy)
     return pixels.shape[1], pixels.shape[0]
 
 
@@ -124,15 +125,18 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path, copy: bool = False) -> None:
     """Hard-link ``source`` (what it points to, if it is a symbolic link); copy where links are not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:  # another file system, or one without hard links, or not our own file
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+    if not copy:
+        try:
+            os.link(os.path.realpath(source), target)
+            return
+        except OSError as error:  # another file system, or one without hard links, or not our own file
+            logging.getLogger(__name__).debug("%s is copied: %s", source, error)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _converted(file_name: str, taken: set[str]) -> str:

@@ -41,16 +41,18 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
     Raises:
         UserError: anything wrong with the data set; nothing is in place then.
     """
+    if dataset.kind != "shapes" and not Path(dataset.root).is_dir():
+        raise UserError(f"dataset.root: {dataset.root} is not a folder; give the folder of the data set")
     source = select(READERS[dataset.kind](dataset), dataset)
     _check_tags(source, dataset)
-    headers, placements = _plan_images(source, dataset, runtime)
+    placements = _plan_images(source, dataset, runtime)
     with Work("prepare", source.files, dataset) as work:
         folder_of_images = work.subfolder("images")
         kept = tuple(category["id"] for category in source.categories)
         truths = {}
         for part, items in source.parts.items():
-            tasks = [Task(item, header, placement, folder_of_images, kept, dataset) for item, header, placement
-                     in zip(items, headers[part], placements[part], strict=True)]
+            tasks = [Task(item, placement, folder_of_images, kept, dataset)
+                     for item, placement in zip(items, placements[part], strict=True)]
             records = map_chunks(make_record, tasks, [task.files for task in tasks], work, part, runtime)
             problems = [problem for record in records for problem in record["problems"]]
             if problems:
@@ -84,11 +86,10 @@ def _check_tags(source: Source, dataset: DatasetSettings) -> None:
 
 
 def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSettings) -> \
-        tuple[dict[str, Sequence[Header | None]], dict[str, Sequence[images.Placement | None]]]:
+        dict[str, Sequence[images.Placement | None]]:
     """Read all headers, so that missing files and wrong sizes show within seconds, and name the files."""
     if dataset.kind == "shapes":
-        nothing = {part: [None] * len(items) for part, items in source.parts.items()}
-        return dict(nothing), dict(nothing)
+        return {part: [None] * len(items) for part, items in source.parts.items()}
     headers: dict[str, list[Header]] = {}
     upright: dict[str, list[bool]] = {}
     for part, items in source.parts.items():
@@ -105,7 +106,7 @@ def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSetti
     shared = {image.path for image in source.parts["train"]} & {image.path for image in source.parts["val"]}
     if shared:
         _report(f"{len(shared)} image(s) are in both train and val (first: {min(shared)}): figures on val are biased")
-    return {**headers}, {**placements}
+    return {**placements}
 
 
 def _write_truth(path: Path, records: list[dict[str, Any]], categories: list[dict[str, Any]], origin: Path,

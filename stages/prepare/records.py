@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stages.labels import rle as rle_codec
-from stages.labels.images import Header
 from stages.prepare import coco, images, voc
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.shapes import render
@@ -18,10 +17,9 @@ from stages.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Task:
-    """All that a worker needs for one image; ``header`` and ``placement`` are None for rendered images."""
+    """All that a worker needs for one image; ``placement`` is None for rendered images."""
 
     image: SourceImage
-    header: Header | None
     placement: images.Placement | None
     folder: Path
     kept: tuple[int, ...]
@@ -39,13 +37,13 @@ def make_record(task: Task) -> dict[str, Any]:
     Returns:
         ``image`` (as the truth file lists it), ``objects`` (see ``coco.read_object``), ``problems``.
     """
-    if task.placement is None or task.header is None:
+    if task.placement is None:
         return _render(task)
     image = task.image
     entry: dict[str, Any] = {"id": image.id, "file_name": task.placement.name}
     problems: list[str] = []
     try:
-        width, height = images.place_image(image, task.header, task.placement, task.folder)
+        width, height = images.place_image(image, task.placement, task.folder, task.dataset.copy_images)
         entry |= {"width": width, "height": height}
         if image.masks:
             objects = [item for item in voc.read_objects(image.masks, width, height)

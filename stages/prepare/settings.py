@@ -50,10 +50,14 @@ class DatasetSettings(Settings):
         None, min_length=1, description="names of the classes to keep; objects and tags of others are dropped, their "
         "images stay (not in the papers)")
     allow_empty_classes: bool = Field(
-        False, description="accept classes that no training image shows (with `limit` they are accepted anyway)")
+        False, description="accept classes that no training image shows; with `limit` they are accepted anyway "
+        "(not in the papers)")
     empty_masks: Literal["error", "drop"] = Field(
         "error", description="objects whose mask holds no pixel: refuse, or drop them; COCO 2017 has a few "
         "(not in the papers)")
+    copy_images: bool = Field(
+        False, description="copy images instead of hard-linking them: for DVC's cache.type hardlink or symlink, which "
+        "would make the originals part of its cache and read-only (not in the papers)")
     shapes: ShapesSettings = Field(default=ShapesSettings(), description="the rendered scenes (kind shapes)")
 
     @model_validator(mode="after")

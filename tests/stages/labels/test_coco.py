@@ -148,9 +148,11 @@ def test_labels_in_the_image(labels):
 
 
 @pytest.mark.parametrize(("labels", "message"), [
-    ({"bbox": [0, 0, 10]}, "four numbers"), ({"bbox": "x"}, "four numbers"), ({"bbox": [0, 0, 1, None]}, "four numbers"),
+    ({"bbox": [0, 0, 10]}, "four numbers"), ({"bbox": "x"}, "four numbers"),
+    ({"bbox": [0, 0, 1, None]}, "four numbers"),
     ({"bbox": [0, 0, 0, 3]}, "empty"), ({"bbox": [-3, 0, 5, 3]}, "outside the image of 10 x 8"),
-    ({"bbox": [0, 0, 13, 3]}, "outside"), ({"bbox": [11, 0, 0.5, 3]}, "outside"), ({"bbox": [-1.5, 0, 1, 3]}, "outside"),
+    ({"bbox": [0, 0, 13, 3]}, "outside"), ({"bbox": [11, 0, 0.5, 3]}, "outside"),
+    ({"bbox": [-1.5, 0, 1, 3]}, "outside"),
     ({"point": [1]}, "two numbers"), ({"point": [13, 2]}, "outside"), ({"point": [2, -4]}, "outside"),
     ({"point": [float("nan"), 1]}, "two numbers"),
     ({"extreme_points": [[1, 1]]}, "four points"), ({"extreme_points": [[1, 1], [1, 1], [1, 1], [99, 1]]}, "right"),

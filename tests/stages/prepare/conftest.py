@@ -52,7 +52,7 @@ class MiniCoco:
         for part in ("train", "val"):
             (self.root / f"instances_{part}.json").write_text(json.dumps(getattr(self, part)))
 
-    def strip(self, *keys: str) -> None:
+    def drop(self, *keys: str) -> None:
         """Take keys away from all annotations."""
         for part in (self.train, self.val):
             for annotation in part["annotations"]:

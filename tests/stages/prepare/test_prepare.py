@@ -48,6 +48,11 @@ def test_copies_where_links_fail(coco_root, desk, monkeypatch):
     assert not copy.samefile(original) and copy.read_bytes() == original.read_bytes()
 
 
+def test_copies_where_asked_for(coco_root, desk):
+    desk.prepare(**coco(coco_root, copy_images=True))
+    assert not (desk.images / "11.png").samefile(coco_root.root / "images/11.png")
+
+
 def test_all_forms_of_masks_and_crowds(coco_root, desk):
     mask = np.zeros((10, 12), bool)
     mask[3, 4:9] = mask[9, 11] = True
@@ -153,7 +158,7 @@ def test_empty_masks_can_be_dropped(coco_root, desk):
 
 
 def test_boxes_only(coco_root, desk):
-    coco_root.strip("segmentation")
+    coco_root.drop("segmentation")
     coco_root.train["annotations"][0]["point"] = [3, 2]
     coco_root.train["images"][0]["tags"] = [9, 4]
     coco_root.save()
