@@ -37,7 +37,8 @@ def coverage(iou: np.ndarray) -> dict[str, float]:
 def coverage_by_size(matches: Matches, medium_from: float, large_from: float) -> dict[str, dict[str, float]]:
     """:func:`coverage` of small, medium and large truth objects."""
     size = np.digitize(matches.truth_area, [medium_from, large_from])
-    return {name: coverage(matches.truth_iou[size == number]) for number, name in enumerate(("small", "medium", "large"))}
+    return {name: coverage(matches.truth_iou[size == number])
+            for number, name in enumerate(("small", "medium", "large"))}
 
 
 def coverage_of_separated(matches: Matches, truth: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -79,14 +79,14 @@ def galleries(method: str, settings: Any) -> tuple[dict[str, list[Any]], dict[st
     for split, heading, limit in (("train", "Training images", settings.gallery_images),
                                   ("val", "Validation images", settings.validation_images)):
         weak, truth = read_coco(layout.WEAK[split]), read_truth(layout.TRUTH[split])
-        labels = layout.pseudo_labels(method) if split == "train" else None
-        predictions = layout.predictions(method) if split == "val" else None
+        labels, predictions = layout.pseudo_labels(method), layout.predictions(method)
+        has_labels, has_predictions = split == "train" and labels.exists(), split == "val" and predictions.exists()
         sources = gallery.Sources(
             # Tags alone stand beside the title; a picture of them would be the image again.
             weak=by_image(weak["annotations"]) or None,
-            labels=by_image(read_coco(labels)["annotations"]) if labels and labels.exists() else None,
+            labels=by_image(read_coco(labels)["annotations"]) if has_labels else None,
             truth=None if truth.reason else by_image(truth.annotations),
-            predictions=by_image(read_predictions(predictions, truth)) if predictions and predictions.exists() else None,
+            predictions=by_image(read_predictions(predictions, truth)) if has_predictions else None,
             names=truth.names(), things=frozenset(truth.things))
         panels = [panel for panel in every_panel if panel.get("split", "train") == split]
         chosen = gallery.choose(weak["images"], [panel["image_id"] for panel in panels], limit)

@@ -54,7 +54,8 @@ class EvaluateSettings(MeasureSettings):
         "detections below this score are left out of PQ, mIoU, recall and mean IoU; AP uses all "
         "(source: panoptic FPN's merging of instances, Kirillov et al. 2019)"))
     supervision: Literal["auto", "tags", "points", "boxes", "extreme_points", "masks"] = Field("auto", description=(
-        "what the method was given, for the annotation time; auto: the dearest of annotations.kinds (not in the papers)"))
+        "what the method was given, for the annotation time; auto: the dearest of annotations.kinds "
+        "(not in the papers)"))
     seconds: AnnotationSeconds = Field(default_factory=AnnotationSeconds, description="annotation time per image")
 
 

@@ -23,7 +23,7 @@ PARAMS: dict[str, Any] = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Working directory with params.yaml, data set, weak labels, pseudo-labels, predictions, gallery and curves."""
     monkeypatch.chdir(tmp_path)

@@ -40,7 +40,8 @@ def test_duplicates_are_false_alarms():
     truth = [annotation(1, 1, 1, "1100 1100")]
     detections = [annotation(1, 1, 1, "1100 1100", score=0.5), annotation(2, 1, 1, "1100 1110", score=0.9)]
     hits, objects = voc_hits(match(truth, detections), 1, 0.5)
-    assert hits.tolist() == [True, False] and objects == 1
+    assert hits.tolist() == [True, False]
+    assert objects == 1
 
 
 def test_a_taken_object_is_not_swapped_for_another():
@@ -113,7 +114,8 @@ def test_coco_figures_of_perfect_and_of_no_detections():
     images, categories, truth, _ = scene(1)
     ids = [item["id"] for item in categories]
     perfect = coco_average_precision(images, truth, [item | {"score": 0.5} for item in truth], ids)
-    assert perfect.mean["AP"] == pytest.approx(1.0) and "AP_large" not in perfect.mean
+    assert perfect.mean["AP"] == pytest.approx(1.0)
+    assert "AP_large" not in perfect.mean
     nothing = coco_average_precision(images, truth, [], ids)
     assert nothing.mean["AP"] == 0.0
     assert coco_average_precision(images, [], [], ids).mean == {}

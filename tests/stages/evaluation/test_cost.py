@@ -19,7 +19,8 @@ SECONDS = AnnotationSeconds()
 def test_annotation_cost(kinds, share, expected, kind):
     found = annotation_cost(kinds, share, SECONDS)
     assert found["seconds_per_image"] == pytest.approx(expected, abs=1e-3)
-    assert found["kind"] == kind and found["source"]
+    assert found["kind"] == kind
+    assert found["source"]
 
 
 def test_retention(tmp_path):
@@ -33,7 +34,8 @@ def test_retention(tmp_path):
     assert "no run with method: masks" in retention(reference, key, weak)["reason"]
     remember_reference(reference, other, full)
     found = retention(reference, key, weak)
-    assert found["available"] == 0 and "none on this data with this detector" in found["reason"]
+    assert found["available"] == 0
+    assert "none on this data with this detector" in found["reason"]
     remember_reference(reference, key, full)
     assert retention(reference, key, weak) == {"available": 1, "voc": {"AP50": 75.0}, "coco": {"AP": 25.0}}
     assert retention(reference, key, full)["voc"] == {"AP50": 100.0}

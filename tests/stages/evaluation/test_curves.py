@@ -18,8 +18,10 @@ def test_read(tmp_path):
     write(tmp_path / "net/elsewhere/rate.tsv", "step\trate\n0\t1\n")
     curves = read_curves(tmp_path)
     assert [(curve.training, curve.name) for curve in curves] == [("net", "loss/mask"), ("net", "rate")]
-    assert curves[0].steps.tolist() == [0, 20] and curves[0].values.tolist() == [2.5, 1.5]
-    assert curves[1].steps.tolist() == [5] and curves[1].values.tolist() == [0.1]
+    assert curves[0].steps.tolist() == [0, 20]
+    assert curves[0].values.tolist() == [2.5, 1.5]
+    assert curves[1].steps.tolist() == [5]
+    assert curves[1].values.tolist() == [0.1]
     assert read_curves(tmp_path / "nowhere") == []
 
 
@@ -31,20 +33,24 @@ def test_what_dvclive_writes(tmp_path):
             live.log_metric("train/loss", 1.0 / (1 + step), timestamp=True)
     curves = read_curves(tmp_path)
     assert [(curve.training, curve.name) for curve in curves] == [("a", "train/loss")]
-    assert curves[0].steps.tolist() == [0, 10, 20] and curves[0].values[0] == 1.0
+    assert curves[0].steps.tolist() == [0, 10, 20]
+    assert curves[0].values[0] == 1.0
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1e-8, 3e7], list(np.linspace(3, 1, 5000))])
 def test_svg_is_well_formed_and_stays_small(values):
     steps = np.arange(len(values), dtype=float)
     text = svg(Curve("a<b", 'loss "x"', steps, np.array(values)))
-    assert ET.fromstring(text).tag == "svg" and len(text) < 6000 and "nan" not in text
+    assert ET.fromstring(text).tag == "svg"
+    assert len(text) < 6000
+    assert "nan" not in text
 
 
 def test_thin_keeps_the_mean():
     steps, values = np.arange(1000.0), np.random.default_rng(0).random(1000)
     few, means = thin(steps, values, 100)
-    assert len(few) == 100 and means.mean() == pytest.approx(values.mean())
+    assert len(few) == 100
+    assert means.mean() == pytest.approx(values.mean())
     assert thin(steps, values, 1000)[0] is steps
 
 

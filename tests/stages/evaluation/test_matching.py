@@ -21,14 +21,17 @@ def test_hand_drawn_masks():
 def test_empty_input():
     for truth, detections in (([], []), ([annotation(1, 1, 1, "1")], []), ([], [annotation(1, 1, 1, "1")])):
         found = match(truth, detections)
-        assert len(found.truth_iou) == len(truth) and len(found.best_iou) == len(detections)
-        assert not found.truth_iou.any() and not found.best_iou.any()
+        assert len(found.truth_iou) == len(truth)
+        assert len(found.best_iou) == len(detections)
+        assert not found.truth_iou.any()
+        assert not found.best_iou.any()
 
 
 def test_crowds_are_no_objects():
     truth = [annotation(1, 1, 1, "1111 1111", iscrowd=1)]
     found = match(truth, [annotation(1, 1, 1, "1100 0000"), annotation(2, 1, 2, "1100 0000")])
-    assert found.crowds == 1 and len(found.truth_id) == 0
+    assert found.crowds == 1
+    assert len(found.truth_id) == 0
     np.testing.assert_allclose(found.crowd_cover, [1, 0])
 
 

@@ -73,8 +73,11 @@ def test_stuff_is_background_for_things():
     images = [{"id": 1, "file_name": "a.jpg", "height": 10, "width": 10}]
     truth = [annotation(1, 1, 1, square(10, 10, 0, 0, 4, 4)), annotation(2, 1, 2, square(10, 10, 0, 5, 10, 5))]
     found = run(images, categories, truth, truth[:1])
-    assert found["voc"]["AP50"] == 100.0 and found["painted"]["mIoU"] == 100.0 and set(found["classes"]) == {"thing"}
-    assert found["objects"]["objects"] == 1 and "with_stuff" not in found["panoptic"]
+    assert found["voc"]["AP50"] == 100.0
+    assert found["painted"]["mIoU"] == 100.0
+    assert set(found["classes"]) == {"thing"}
+    assert found["objects"]["objects"] == 1
+    assert "with_stuff" not in found["panoptic"]
     both = run(images, categories, truth, truth)
     assert both["panoptic"]["with_stuff"] == both["panoptic"]["stuff"] == {"PQ": 100.0, "SQ": 100.0, "DQ": 100.0}
     assert both["objects"]["labels"] == 1
@@ -87,7 +90,8 @@ def test_undecided_regions_are_no_labels():
     undecided = annotation(2, 1, 1, square(10, 10, 0, 0, 5, 4), iscrowd=1)
     label = annotation(1, 1, 1, square(10, 10, 0, 4, 5, 6), score=0.9)
     found = run(images, categories, truth, [label, undecided])
-    assert found["objects"]["labels"] == 1 and found["objects"]["undecided_regions"] == 1
+    assert found["objects"]["labels"] == 1
+    assert found["objects"]["undecided_regions"] == 1
     assert found["objects"]["mean_iou"] == 60.0
     assert found["painted"] == {"mIoU": 80.0, "undecided_pixels": 20.0, "background_IoU": 100.0}
 
@@ -96,7 +100,8 @@ def test_low_scores_count_in_ap_only():
     images, categories, truth, _ = scene(0)
     labels = [item | {"score": 0.2} for item in truth]
     found = measure(truth_of(images, categories, truth), labels, EvaluateSettings(), 0.5, ONE)
-    assert found["voc"]["AP50"] == 100.0 and found["panoptic"]["PQ"] == found["objects"]["recall50"] == 0.0
+    assert found["voc"]["AP50"] == 100.0
+    assert found["panoptic"]["PQ"] == found["objects"]["recall50"] == 0.0
 
 
 def test_overlaps_go_to_the_better_score():

@@ -24,7 +24,8 @@ def test_by_size_and_separated():
              annotation(3, 2, 1, square(120, 120, 0, 0, 96, 96)),
              annotation(4, 3, 1, square(120, 120, 0, 0, 5, 5) | square(120, 120, 10, 10, 5, 5)),
              annotation(5, 3, 1, square(120, 120, 50, 0, 5, 5) | square(120, 120, 70, 10, 5, 5), iscrowd=1)]
-    detections = [annotation(1, 3, 1, square(120, 120, 0, 0, 5, 5)), annotation(2, 2, 1, square(120, 120, 0, 0, 96, 96))]
+    detections = [annotation(1, 3, 1, square(120, 120, 0, 0, 5, 5)),
+                  annotation(2, 2, 1, square(120, 120, 0, 0, 96, 96))]
     matches = match(truth, detections)
     sizes = coverage_by_size(matches, 1024, 9216)
     assert sizes["small"] == {"objects": 2, "mean_iou": 0.25, "recall50": 0.5}

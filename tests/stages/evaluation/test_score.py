@@ -19,8 +19,10 @@ def result() -> dict:
 def test_score(workspace, capsys):
     main(workspace / "params.yaml")
     found = result()
-    assert found["available"] == 1 and set(found) == {"available", "train"}
-    assert 0 < found["train"]["voc"]["AP25"] <= 100 and "semantic" not in found["train"]
+    assert found["available"] == 1
+    assert set(found) == {"available", "train"}
+    assert 0 < found["train"]["voc"]["AP25"] <= 100
+    assert "semantic" not in found["train"]
     assert "AP^r 25 / 50 / 70 / 75" in capsys.readouterr().out
 
 
@@ -68,5 +70,6 @@ def test_one_class_missing_from_truth_and_no_labels(workspace):
 def test_help_is_quick_and_imports_nothing_heavy(stage):
     code = (f"import sys; sys.argv = ['x', '--help']\nimport runpy\ntry: runpy.run_module('stages.evaluation.{stage}', "
             "run_name='__main__')\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'cv2', 'pycocotools', 'matplotlib', 'jinja2'} & set(sys.modules)\nassert not heavy, heavy")
+            "heavy = {'torch', 'cv2', 'pycocotools', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+            "assert not heavy, heavy")
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -40,7 +40,9 @@ def test_agrees_with_torchmetrics():
 
 def test_read(tmp_path):
     Image.fromarray(np.array([[0, 5], [255, 1], [2, 2]], np.uint8)).save(tmp_path / "000000000004.png")
-    assert covers(tmp_path, [{"id": 4}]) and not covers(tmp_path, [{"id": 5}]) and not covers(tmp_path, [])
+    assert covers(tmp_path, [{"id": 4}])
+    assert not covers(tmp_path, [{"id": 5}])
+    assert not covers(tmp_path, [])
     assert read_semantic(tmp_path / "000000000004.png", 3, 2).tolist() == [[0, 5], [-1, 1], [2, 2]]
     numbered = read_semantic(tmp_path / "000000000004.png", 3, 2, {5: 1, 2: 2, 7: 3})
     assert numbered.tolist() == [[0, 1], [-1, 0], [2, 2]]

@@ -25,7 +25,8 @@ def block(y: int, x: int, size: int = 12) -> np.ndarray:
 
 def test_category_colours_differ():
     colours = [category_colour(number) for number in range(-1, 24)]
-    assert len(set(colours)) == 25 and colours[0] == (0, 0, 0)
+    assert len(set(colours)) == 25
+    assert colours[0] == (0, 0, 0)
     assert all(0 <= part <= 255 for colour in colours for part in colour)
 
 
@@ -35,7 +36,8 @@ def test_overlay_tints_inside_only_and_leaves_the_image_alone():
     np.testing.assert_array_equal(image, GREY)
     np.testing.assert_allclose(picture[16, 16], (128 + np.array(category_colour(3))) / 2, atol=1)
     np.testing.assert_array_equal(picture[30, 40], GREY[30, 40])
-    assert picture.dtype == np.uint8 and picture.shape == GREY.shape
+    assert picture.dtype == np.uint8
+    assert picture.shape == GREY.shape
 
 
 def test_first_mask_is_on_top():
@@ -67,7 +69,8 @@ def test_heatmap():
     values = np.array([[0.0, 0.5, 1.0, 2.0, np.nan]])
     colours = heatmap(values)
     brightness = colours.astype(int).sum(axis=2)[0]
-    assert brightness[0] < brightness[1] < brightness[2] == brightness[3] and brightness[4] == brightness[0]
+    assert brightness[0] < brightness[1] < brightness[2] == brightness[3]
+    assert brightness[4] == brightness[0]
     assert heatmap(np.ones((5, 6)), GREY).shape == GREY.shape
     np.testing.assert_array_equal(heatmap(values, low=-1, high=1)[0, 2], heatmap(values)[0, 2])
     with pytest.raises(ValueError, match="above low"):
@@ -81,8 +84,10 @@ def test_flow_colours():
     field[:, 0, 3] = 0, -4  # left
     field[:, 0, 4] = 4, 0   # down
     colours = flow_colours(field)[0]
-    assert colours[0].tolist() == [255, 255, 255] and colours[1].tolist() == [255, 0, 0]
-    assert colours[2].tolist() == [255, 128, 128] and colours[3].tolist() == [0, 255, 255]
+    assert colours[0].tolist() == [255, 255, 255]
+    assert colours[1].tolist() == [255, 0, 0]
+    assert colours[2].tolist() == [255, 128, 128]
+    assert colours[3].tolist() == [0, 255, 255]
     np.testing.assert_allclose(colours[4], [128, 255, 0], atol=1)
     assert (flow_colours(np.zeros((2, 3, 3))) == 255).all()
     assert flow_colours(field, longest=8)[0, 1].tolist() == [255, 128, 128]
@@ -105,7 +110,8 @@ def test_scaling():
     assert enlarge(GREY, 30).shape == (20, 30, 3)
     assert enlarge(np.zeros((1, 900, 3), np.uint8), 100).shape == (1, 100, 3)
     mask = enlarge_mask(block(10, 10), (80, 120))
-    assert mask.sum() == 4 * 144 and mask[20:44, 20:44].all()
+    assert mask.sum() == 4 * 144
+    assert mask[20:44, 20:44].all()
 
 
 def test_faded():
