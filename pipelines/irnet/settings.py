@@ -18,6 +18,9 @@ class ClassifierSettings(Settings):
     augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
     epochs: int = Field(5, ge=1, description="passes over the training images (not in the paper; published code: 5)")
     batch_size: int = Field(16, ge=1, description="images per step (not in the paper; published code: 16)")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer (sec. 6.1: SGD)")
+    schedule: Literal["polynomial", "one_cycle", "cosine"] = Field(
+        "polynomial", description="how the rate changes (sec. 6.1: polynomial decay)")
     learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
     backbone_factor: float = Field(0.1, ge=0, description="factor on the rate of the backbone (not in the paper)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
@@ -69,6 +72,9 @@ class NetworkSettings(Settings):
     augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
     epochs: int = Field(3, ge=1, description="passes over the training images (not in the paper; published code: 3)")
     batch_size: int = Field(32, ge=1, description="images per step (not in the paper; published code: 32)")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer (sec. 6.1: SGD)")
+    schedule: Literal["polynomial", "one_cycle", "cosine"] = Field(
+        "polynomial", description="how the rate changes (sec. 6.1: polynomial decay)")
     learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
     displacement_factor: float = Field(10.0, gt=0, description="factor on the gradient that the displacement branch "

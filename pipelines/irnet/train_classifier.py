@@ -41,14 +41,15 @@ def main(params: Path) -> None:
     with Work("irnet-train_classifier", [*layout.WEAK.values(), layout.IMAGES], [settings.seed, chosen]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "irnet", "classifier"))
         model = Classifier(chosen.backbone, len(category_ids), chosen.dropout)
-        optimizer = torch.optim.SGD(
+        optimizer = training.make_optimizer(
+            chosen.optimizer,
             [{"params": model.backbone.parameters(), "lr": chosen.learning_rate * chosen.backbone_factor},
              {"params": model.head.parameters(), "lr": chosen.learning_rate}],
-            momentum=0.9, weight_decay=chosen.weight_decay)
+            chosen.learning_rate, chosen.weight_decay)
         samples = TaggedImages(layout.IMAGES, weak["train"]["images"], category_ids, chosen.augment)
         model = training.fit(
             model, tag_losses, samples, optimizer, epochs=chosen.epochs, batch_size=chosen.batch_size,
-            schedule=training.polynomial(0.9), folder=work.folder, seed=settings.seed, runtime=settings.runtime,
+            schedule=training.SCHEDULES[chosen.schedule], folder=work.folder, seed=settings.seed, runtime=settings.runtime,
             description="classifier")
         if distributed.rank() == 0:
             save_classifier(work.subfolder("classifier"), model, category_ids)

@@ -99,7 +99,7 @@ def main(params: Path) -> None:
         torch.manual_seed(seeds.entropy(settings.seed, "irnet", "irnet"))
         model = build(settings.irnet, devices.resolve(settings.runtime.device))
         trained = [value for value in model.parameters() if value.requires_grad]
-        optimizer = torch.optim.SGD(trained, lr=chosen.learning_rate, momentum=0.9, weight_decay=chosen.weight_decay)
+        optimizer = training.make_optimizer(chosen.optimizer, trained, chosen.learning_rate, chosen.weight_decay)
 
         def losses(network: Any, batch: dict[str, Any]) -> dict[str, Any]:
             displacement, boundary = network(batch["image"])
@@ -111,7 +111,7 @@ def main(params: Path) -> None:
 
         model = training.fit(
             model, losses, RelatedImages(images, settings.irnet), optimizer, epochs=chosen.epochs,
-            batch_size=chosen.batch_size, schedule=training.polynomial(0.9), folder=work.folder, seed=settings.seed,
+            batch_size=chosen.batch_size, schedule=training.SCHEDULES[chosen.schedule], folder=work.folder, seed=settings.seed,
             runtime=settings.runtime, description="IRNet")
         if distributed.rank() == 0:
             model.eval()

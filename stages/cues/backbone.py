@@ -96,6 +96,7 @@ class Backbone(nn.Module):
         if settings.weights not in ("imagenet", "none"):
             load_weights(self.body, Path(settings.weights))
         origins = _limit_stride(self.body, settings.stride)
+        self.body.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1), persistent=False)
         self._measure(origins)
@@ -120,7 +121,8 @@ class Backbone(nn.Module):
     def _normalise(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return (images - self.mean) / self.deviation
+        # Channels last halves the time of convolutions on a CPU.
+        return ((images - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), uint8 or float in 0..1, to the last feature map (N, width, h, w)."""

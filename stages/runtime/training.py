@@ -7,7 +7,7 @@ the state of torch's generator are functions of (seed, epoch, index or step), no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,9 +40,30 @@ def polynomial(power: float = 0.9) -> Callable[[float], float]:
     return lambda done: (1.0 - min(done, 1.0)) ** power
 
 
+def one_cycle(warm_up: float = 0.3) -> Callable[[float], float]:
+    """Learning-rate factor that rises along half a cosine for a share of the steps, then falls to 0 along another."""
+
+    def factor(done: float) -> float:
+        if done < warm_up:
+            return 0.04 + 0.96 * 0.5 * (1.0 - float(np.cos(np.pi * done / warm_up)))
+        return 0.5 * (1.0 + float(np.cos(np.pi * min((done - warm_up) / (1.0 - warm_up), 1.0))))
+
+    return factor
+
+
 def cosine(floor: float = 0.0) -> Callable[[float], float]:
     """Learning-rate factor that falls from 1 to ``floor`` along half a cosine."""
     return lambda done: floor + (1.0 - floor) * 0.5 * (1.0 + float(np.cos(np.pi * min(done, 1.0))))
+
+
+SCHEDULES = {"polynomial": polynomial(0.9), "one_cycle": one_cycle(), "cosine": cosine()}
+
+
+def make_optimizer(kind: str, groups: Iterable[Any], rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """``sgd`` (momentum 0.9) or ``adamw`` over parameters or parameter groups."""
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=weight_decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=weight_decay)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:

@@ -1,0 +1,66 @@
+# Everything a user types. `make demo` and `make test` install what they need into .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+METHOD ?= irnet
+PRESET ?= pipelines/presets/shapes.yaml
+BIN := $(CURDIR)/.venv/bin
+DETECTRON2 := git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
+export PATH := $(BIN):$(PATH)
+
+.PHONY: install demo test test-all lint bench ablation photos detectron2 clean
+
+install: .venv/installed
+
+# Isolated builds cannot serve pydensecrf (its sources need Cython < 3 and are stale) nor Detectron2 (it imports torch).
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	@echo "installing into .venv: about 3 minutes and 6 GB (PyTorch brings its CUDA libraries)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "error: Python 3.10 to 3.12 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); use make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt "cython<3" "setuptools<81" wheel numpy
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	CYTHON_FORCE_REGEN=1 $(BIN)/pip install --quiet --no-build-isolation -c constraints.txt pydensecrf
+	@$(MAKE) --no-print-directory detectron2
+	@touch $@
+
+# Optional: where its host cannot be reached, everything works with detector.engine: torchvision.
+detectron2:
+	@if $(BIN)/python -c 'import detectron2' 2>/dev/null; then echo "Detectron2 is installed"; \
+	elif GIT_TERMINAL_PROMPT=0 timeout 10 git ls-remote --quiet https://github.com/facebookresearch/detectron2.git HEAD >/dev/null 2>&1; then \
+	  echo "building Detectron2: about 3 minutes"; \
+	  $(BIN)/pip install --quiet --no-build-isolation -c constraints.txt "$(DETECTRON2)" || \
+	    echo "Detectron2 could not be built; detector.engine: torchvision works without it"; \
+	else echo "Detectron2's Git host cannot be reached; detector.engine: torchvision works without it"; fi
+
+# The run lives in this clone: params.yaml is a copy of the preset unless there is one already.
+demo: install
+	@test -f params.yaml || cp $(PRESET) params.yaml
+	@echo "running dvc repro on the embedded data set: about 8 minutes on two cores"
+	$(BIN)/dvc repro
+	@$(BIN)/python -m stages.evaluation.table
+	@echo "report: metrics/report/index.html"
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+	@$(MAKE) --no-print-directory lint
+
+test-all: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks.run
+
+ablation: install
+	$(BIN)/python -m pipelines.ablation $(METHOD)
+
+photos: install
+	@test -n "$(ROOT)" || { echo "error: make photos METHOD=$(METHOD) ROOT=folder [WEIGHTS=file]"; exit 1; }
+	$(BIN)/python -m pipelines.photos $(METHOD) "$(ROOT)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+clean:
+	rm -rf .work

@@ -1,0 +1,128 @@
+"""Refuse what cannot work, before anything runs, and say what will run: stages, device, rough time and disk.
+
+Reads params.yaml as a whole; writes data/check, whose content never changes, so that other stages run again only
+where their own settings changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from stages.runtime.errors import UserError
+from stages.runtime.files import write_text
+from stages.runtime.stage import run_stage
+
+OUTPUT = Path("data/check")
+
+
+def main(params: Path) -> None:
+    """Check and describe."""
+    from pipelines.settings import load_params
+
+    settings = load_params(params)
+    check_dataset(settings)
+    check_weights(settings)
+    check_engine(settings)
+    for line in describe(settings):
+        print(line)
+    write_text(OUTPUT, "checked\n")
+
+
+def check_dataset(settings: SimpleNamespace) -> None:
+    """Files and folders that `prepare` cannot do without."""
+    from stages.prepare.settings import required_paths
+
+    for path in required_paths(settings.dataset):
+        if not path.exists():
+            raise UserError(f"dataset: {path} does not exist (dataset.kind: {settings.dataset.kind}, "
+                            f"dataset.root: {settings.dataset.root}); correct dataset.root or the paths below it")
+
+
+def _weights(value: Any, where: str) -> list[tuple[str, str]]:
+    """(key, value) of every `weights` setting below a model."""
+    found = []
+    for name in getattr(type(value), "model_fields", {}):
+        item = getattr(value, name)
+        if name == "weights":
+            found.append((f"{where}.{name}", str(item)))
+        else:
+            found += _weights(item, f"{where}.{name}")
+    return found
+
+
+def check_weights(settings: SimpleNamespace) -> None:
+    """Weights that are files must exist; the chosen method's and engine's only."""
+    used = [*_weights(getattr(settings, settings.method, None), settings.method),
+            *_weights(getattr(settings.detector, settings.detector.engine), f"detector.{settings.detector.engine}")]
+    for key, value in used:
+        if value not in ("imagenet", "none") and not Path(value).is_file():
+            raise UserError(f"{key}: no such weights file: {value}; give a file, 'imagenet' or 'none'")
+
+
+def check_engine(settings: SimpleNamespace) -> None:
+    """The chosen engine must be installed."""
+    from stages.detector.engines import available_engines
+
+    missing = available_engines()[settings.detector.engine]
+    if missing:
+        raise UserError(f"detector.engine: {settings.detector.engine} cannot be used: {missing}")
+
+
+def count_images(settings: SimpleNamespace) -> tuple[int, float]:
+    """About how many training images there are, and how many pixels each has."""
+    dataset = settings.dataset
+    if dataset.kind == "shapes":
+        count, pixels = dataset.shapes.train, float(dataset.shapes.width * dataset.shapes.height)
+    else:
+        root = Path(dataset.root)
+        suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+        count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
+        pixels = 640 * 480 if dataset.kind == "coco" else 500 * 375
+    return min(count, dataset.limit or count), pixels
+
+
+def describe(settings: SimpleNamespace) -> list[str]:
+    """What will run, where, and roughly for how long."""
+    from stages.detector.engines import estimate as detector_estimate
+    from stages.runtime import devices
+    from stages.runtime.parallel import worker_count
+    from stages.runtime.settings import read_yaml
+
+    device = devices.resolve(settings.runtime.device)
+    workers = worker_count(settings.runtime.workers)
+    images, pixels = count_images(settings)
+    chain = read_yaml(Path("pipelines") / settings.method / "dvc.yaml")["stages"]
+    seconds, size = 0.0, images * pixels * 0.5
+    if (Path("pipelines") / settings.method / "costs.py").exists():
+        costs = importlib.import_module(f"pipelines.{settings.method}.costs")
+        seconds, kept = costs.estimate(getattr(settings, settings.method), images, pixels, device.type, workers)
+        size += kept
+    detector = detector_estimate(settings.detector, device.type, settings.runtime.processes)
+    seconds, size = seconds + detector["seconds"], size + detector["bytes"]
+    free = shutil.disk_usage(".").free
+    lines = [
+        f"method    {settings.method}: {' -> '.join(['prepare', 'annotate', *chain, 'score', 'train', 'predict', 'evaluate', 'report'])}",
+        f"data      {settings.dataset.kind} ({settings.dataset.root}), about {images} training images; "
+        f"labels: {', '.join(settings.annotations.kinds)}",
+        f"device    {device}, {workers} workers ({settings.runtime.backend}), "
+        f"{settings.runtime.processes} training process(es), detector engine {settings.detector.engine}",
+        f"estimate  {_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three); "
+        f"{free / 1e9:.0f} GB are free here",
+    ]
+    if size > free:
+        lines.append("warning   this disk may be too small")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90 * 60:
+        return f"{max(1, round(seconds / 60))} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__)

@@ -1,0 +1,115 @@
+"""Runs apart from the user's own: a workspace has its own params.yaml, dvc.lock and data, and the clone's DVC cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.settings import load_params
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_json, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def changed(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``params`` with the values at dotted paths replaced, e.g. ``{"irnet.cams.flip": False}``.
+
+    Raises:
+        UserError: a path leads through something that is no section.
+    """
+    copy: dict[str, Any] = json.loads(json.dumps(params))
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        place = copy
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UserError(f"{path}: {section} is not a section")
+        place[key] = value
+    return copy
+
+
+class Workspace:
+    """A folder ``.work/workspaces/<name>`` in which DVC runs; its results are kept, so that a second run is short."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = ROOT / ".work" / "workspaces" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for part in ("stages", "pipelines"):
+            _mirror(ROOT / part, self.folder / part)
+        shutil.copy2(ROOT / "dvc.yaml", self.folder / "dvc.yaml")
+        if not (self.folder / ".dvc").exists():
+            self._dvc("init", "--no-scm", "--quiet")
+            self._dvc("config", "core.analytics", "false", "--quiet")
+        # One cache for the clone and its workspaces: a stage that ran with the same inputs is never run twice.
+        self._dvc("cache", "dir", "--local", "--quiet", str(_cache()))
+
+    def _dvc(self, *words: str) -> None:
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                       "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1"}
+        result = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=self.folder, env=environment, check=False)
+        if result.returncode:
+            raise UserError(f"`dvc {words[0]}` failed in {self.folder}; its messages are above")
+
+    def reproduce(self, params: Mapping[str, Any], target: str) -> float:
+        """Write params.yaml, bring ``target`` up to date and give the seconds that this took."""
+        write_text(self.folder / "params.yaml", yaml.safe_dump(dict(params), sort_keys=False))
+        load_params(self.folder / "params.yaml")
+        started = time.monotonic()
+        self._dvc("repro", target)
+        return time.monotonic() - started
+
+    def read(self, path: str) -> Any:
+        """A JSON file of the workspace."""
+        return read_json(self.folder / path)
+
+
+def _mirror(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of ``source``; files that are equal keep their times."""
+    wanted = {path.relative_to(source) for path in source.rglob("*")
+              if path.is_file() and "__pycache__" not in path.parts}
+    if target.exists():
+        for path in [item for item in target.rglob("*") if item.is_file() and "__pycache__" not in item.parts]:
+            if path.relative_to(target) not in wanted:
+                path.unlink()
+    for name in sorted(wanted):
+        content = (source / name).read_bytes()
+        destination = target / name
+        if not destination.exists() or destination.read_bytes() != content:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            destination.write_bytes(content)
+
+
+def _cache() -> Path:
+    """The clone's cache folder, wherever its own configuration puts it."""
+    result = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=ROOT, capture_output=True, text=True,
+                            check=False)
+    return Path(result.stdout.strip()) if result.returncode == 0 else ROOT / ".dvc" / "cache"
+
+
+def look_up(content: Any, path: str) -> float | None:
+    """The number at a dotted path, or nothing where there is none."""
+    for part in path.split("."):
+        if not isinstance(content, Mapping) or part not in content:
+            return None
+        content = content[part]
+    return float(content) if isinstance(content, (int, float)) else None
+
+
+def provenance(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table of results was made with: settings, seed, versions, machine."""
+    packages = ("torch", "torchvision", "timm", "numpy", "dvc")
+    return {"settings": dict(params), "seed": params.get("seed"), "cores": os.cpu_count(),
+            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}}
