@@ -58,8 +58,8 @@ def read_labels(path: Path, folder: Path, train: DetectorTrainSettings) -> Label
     known = {item["id"] for item in things}
     instances: dict[int, list[dict[str, Any]]] = {}
     crowds: dict[int, list[Any]] = {}
-    for image_id, annotations in coco.annotations_by_image(content).items():
-        wanted = [item for item in annotations if item["category_id"] in known]
+    for image_id, group in coco.annotations_by_image(content).items():
+        wanted = [item for item in group if item["category_id"] in known]
         instances[image_id] = [item for item in wanted if not item.get("iscrowd")]
         crowds[image_id] = [item["segmentation"] for item in wanted if item.get("iscrowd")] * train.ignore_crowds
     if not any(instances.values()):

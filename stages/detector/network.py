@@ -97,8 +97,8 @@ def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[f
     download = pretrained and settings.weights == "imagenet"
     key = "detector.torchvision.backbone"
     try:
-        strides = timm.create_model(settings.backbone, pretrained=False, features_only=True,
-                                    **arguments).feature_info.reduction()
+        whole: Any = timm.create_model(settings.backbone, pretrained=False, features_only=True, **arguments)
+        strides = whole.feature_info.reduction()
         missing = [level for level in settings.levels if level not in strides]
         if missing:
             raise UserError(f"detector.torchvision.levels: {settings.backbone} has no stride {missing[0]}; "
@@ -136,12 +136,12 @@ def load_backbone(body: nn.Module, path: Path) -> None:
     own = body.state_dict()
     # timm's feature extractors may flatten "layer1.0" and the like to "layer1_0".
     found = {name: state.get(name, state.get(_unflattened(name))) for name in own}
-    wrong = [name for name, value in own.items() if not name.endswith("num_batches_tracked")
-             and (found[name] is None or found[name].shape != value.shape)]
+    fits = {name: tensor is not None and tensor.shape == own[name].shape for name, tensor in found.items()}
+    wrong = [name for name, fit in fits.items() if not fit and not name.endswith("num_batches_tracked")]
     if wrong:
         raise UserError(f"{key}: {path} does not fit the backbone: {len(wrong)} of {len(own)} layers are missing or of "
                         f"another shape, {wrong[0]!r} first")
-    body.load_state_dict({name: own[name] if found[name] is None else found[name] for name in own})
+    body.load_state_dict({name: found[name] if fits[name] else own[name] for name in own})
 
 
 def _unflattened(name: str) -> str:

@@ -75,7 +75,8 @@ class DetectorPredictSettings(Settings):
 class TorchvisionSettings(Settings):
     """The network of the torchvision engine: timm backbone, FPN, RPN, box head, mask head."""
 
-    backbone: str = Field("resnet50", description="timm model that can give feature maps (IRNet section 6.3: ResNet-50)")
+    backbone: str = Field(
+        "resnet50", description="timm model that can give feature maps (IRNet section 6.3: ResNet-50)")
     backbone_arguments: dict[str, Any] = Field(
         default_factory=dict, description="passed to timm.create_model, e.g. channels of a narrow ResNet")
     weights: str = Field(
@@ -145,10 +146,10 @@ class DetectorSettings(Settings):
 
     engine: Literal["detectron2", "torchvision"] = Field(
         "detectron2", description="which implementation of Mask R-CNN (torchvision installs from PyPI alone)")
-    train: DetectorTrainSettings = Field(default_factory=DetectorTrainSettings)
-    predict: DetectorPredictSettings = Field(default_factory=DetectorPredictSettings)
-    torchvision: TorchvisionSettings = Field(default_factory=TorchvisionSettings)
-    detectron2: Detectron2Settings = Field(default_factory=Detectron2Settings)
+    train: DetectorTrainSettings = Field(DetectorTrainSettings(), description="schedule and augmentation")
+    predict: DetectorPredictSettings = Field(DetectorPredictSettings(), description="what becomes of the output")
+    torchvision: TorchvisionSettings = Field(TorchvisionSettings(), description="network of the torchvision engine")
+    detectron2: Detectron2Settings = Field(Detectron2Settings(), description="network of the detectron2 engine")
 
     def network(self) -> dict[str, Any]:
         """What decides the shape and content of the trained weights, as plain data (written beside them)."""

@@ -1,0 +1,261 @@
+"""Mask R-CNN by Detectron2: configurations of its model zoo, its trainer, its multi-GPU launcher.
+
+The training data come from the same code as for the torchvision engine and reach Detectron2 as bitmasks, so nothing
+is registered in its global catalogues.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, hooks, launch
+from detectron2.modeling import build_model
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from stages.detector import detectron2_parts as parts
+from stages.detector.data import Labels, TrainingSamples, scaled_size
+from stages.detector.settings import DetectorPredictSettings, DetectorSettings
+from stages.runtime import devices, seeds
+from stages.runtime.errors import UserError
+from stages.runtime.files import atomic_path
+from stages.runtime.parallel import worker_count
+from stages.runtime.settings import RuntimeSettings
+
+
+def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
+    """Train in ``folder``, going on from its checkpoint, and leave ``model.pth`` and ``curves/`` there.
+
+    ``runtime.processes`` processes are started by Detectron2's own ``launch``, one per GPU (or on the CPU).
+
+    Raises:
+        UserError: the configuration or the weights cannot be used, the batch cannot be shared, the loss is no number.
+    """
+    processes = runtime.processes
+    if settings.train.batch_size % processes:
+        raise UserError(f"detector.train.batch_size: {settings.train.batch_size} images cannot be shared evenly by "
+                        f"{processes} processes (runtime.processes)")
+    device = devices.resolve(runtime.device).type
+    if device == "cuda" and processes > torch.cuda.device_count():
+        raise UserError(f"runtime.processes: {processes} were asked for, this machine has "
+                        f"{torch.cuda.device_count()} GPUs")
+    if device != "cuda" and runtime.precision != "32-true":
+        raise UserError(f"runtime.precision: Detectron2 trains with {runtime.precision} on CUDA only; use 32-true")
+    config(settings, len(labels.categories), device)  # mistakes in it appear before any process starts
+    try:
+        launch(_train, processes, dist_url="auto", args=(labels, settings, seed, runtime, folder))
+    except torch.multiprocessing.ProcessRaisedException as error:
+        last = str(error).strip().splitlines()[-1]
+        if "UserError: " in last:
+            raise UserError(last.partition("UserError: ")[2]) from None
+        raise
+
+
+def config(settings: DetectorSettings, classes: int, device: str) -> CfgNode:
+    """Detectron2's configuration for these settings.
+
+    Raises:
+        UserError: the model zoo has no such configuration, or an override does not fit it.
+    """
+    chosen, schedule, predict = settings.detectron2, settings.train, settings.predict
+    if not chosen.config.endswith(".yaml"):
+        raise UserError(f"detector.detectron2.config: a .yaml of Detectron2's model zoo was expected, "
+                        f"found {chosen.config!r}")
+    try:
+        cfg = model_zoo.get_config(chosen.config)
+    except RuntimeError as error:
+        raise UserError(f"detector.detectron2.config: {error}") from None
+    cfg.MODEL.DEVICE = device
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = predict.score_threshold
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = predict.nms_threshold
+    cfg.TEST.DETECTIONS_PER_IMAGE = predict.detections_per_image
+    if chosen.weights != "imagenet":
+        cfg.MODEL.WEIGHTS = "" if chosen.weights == "none" else chosen.weights
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = schedule.min_sides, schedule.max_side
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = predict.min_side, predict.max_side
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = not schedule.keep_empty
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER = schedule.batch_size, schedule.steps
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA = schedule.learning_rate, schedule.gamma
+    cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY = schedule.momentum, schedule.weight_decay
+    cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_ITERS = 0.001, schedule.warmup_steps
+    cfg.SOLVER.STEPS = tuple(round(share * schedule.steps) for share in schedule.milestones)
+    cfg.SOLVER.LR_SCHEDULER_NAME = {"cosine": "WarmupCosineLR", "milestones": "WarmupMultiStepLR"}[schedule.decay]
+    try:
+        cfg.merge_from_list([str(item) if index % 2 == 0 else item for index, item in enumerate(chosen.overrides)])
+    except (KeyError, AssertionError, ValueError) as error:
+        raise UserError(f"detector.detectron2.overrides: {str(error).splitlines()[0]}") from None
+    cfg.freeze()
+    return cfg
+
+
+def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
+    """One training process."""
+    _quiet()
+    cfg = config(settings, len(labels.categories), devices.resolve(runtime.device).type)
+    torch.manual_seed(seeds.entropy(seed, "detector weights"))
+    model = build_model(cfg)
+    if settings.train.ignore_crowds:
+        parts.IgnoreCrowds(model)
+    optimizer = build_optimizer(cfg, model)
+    wrapped = create_ddp_model(model, broadcast_buffers=False)
+    trainer = _trainer(wrapped, optimizer, runtime)
+    scheduler = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
+    # The scheduler's state is part of the trainer's: the hook is registered before the checkpoint is read.
+    trainer.register_hooks([parts.SeedSteps(seed), scheduler])
+    checkpointer = parts.Checkpointer(wrapped, str(folder), trainer=trainer)
+    first = _start(checkpointer, cfg.MODEL.WEIGHTS, trainer)
+    trainer.data_loader = _loader(labels, settings, seed, runtime, cfg, first)
+    if settings.train.clip_gradients:
+        trainer.register_hooks([parts.ClipGradients(model, settings.train.clip_gradients)])
+    if comm.is_main_process():
+        writer = parts.CurveWriter(folder / "curves", first, settings.train.steps)
+        trainer.register_hooks([parts.ShowProgress(first, settings.train.steps),
+                                hooks.PeriodicWriter([writer], period=1),
+                                parts.SaveByTime(checkpointer, runtime.checkpoint_seconds)])
+    try:
+        trainer.train(first, settings.train.steps)
+    except FloatingPointError as error:
+        raise UserError(f"training the detector: {str(error).splitlines()[0]}; lower detector.train.learning_rate or "
+                        f"use runtime.precision 32-true") from None
+    if comm.is_main_process():
+        with atomic_path(folder / "model.pth") as temporary:
+            torch.save({"model": {name: value.cpu() for name, value in model.state_dict().items()}}, temporary)
+
+
+def _quiet() -> None:
+    """Notices of torch to the authors of Detectron2 are none of the user's business."""
+    warnings.filterwarnings("ignore", message=".*torch.meshgrid.*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+
+
+def _trainer(model: Any, optimizer: Any, runtime: RuntimeSettings) -> SimpleTrainer:
+    """Detectron2's trainer without data: the data start at the step that the checkpoint tells."""
+    if runtime.precision == "32-true":
+        return SimpleTrainer(model, None, optimizer)
+    precision = torch.bfloat16 if runtime.precision == "bf16-mixed" else torch.float16
+    return AMPTrainer(model, None, optimizer, precision=precision)
+
+
+def _start(checkpointer: parts.Checkpointer, weights: str, trainer: SimpleTrainer) -> int:
+    """Load the last checkpoint, or the initial weights; gives the number of steps done."""
+    if checkpointer.has_checkpoint():
+        checkpointer.resume_or_load("", resume=True)
+        return int(trainer.iter) + 1
+    try:
+        checkpointer.resume_or_load(weights, resume=False)
+    except Exception as error:  # a file, a download or a format: Detectron2 raises many kinds
+        raise UserError(f"detector.detectron2.weights: {weights} cannot be loaded ({str(error).splitlines()[0]}); give "
+                        f"a .pth or .pkl file of Detectron2's, 'imagenet' (a download) or 'none'") from None
+    return 0
+
+
+def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, cfg: CfgNode,
+            first: int) -> DataLoader:
+    """This process's batches from step ``first`` on."""
+    schedule = settings.train
+    loaders = worker_count(runtime.workers) if cfg.MODEL.DEVICE == "cuda" else 0
+    return DataLoader(
+        parts.Drawn(TrainingSamples(labels, schedule), seed, cfg.INPUT.FORMAT == "BGR"),
+        batch_sampler=parts.Batches(len(labels), schedule.batch_size, seed, first, schedule.steps),  # type: ignore[arg-type]
+        # A generator of its own: the loader would otherwise draw from torch's, in the first step after a start only.
+        collate_fn=list, num_workers=loaders, generator=torch.Generator())
+
+def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,
+         runtime: RuntimeSettings) -> Predictor:
+    """The trained network, ready to predict."""
+    _quiet()
+    cfg = config(settings.model_copy(update={"predict": predict}), classes, devices.resolve(runtime.device).type)
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
+    return Predictor(model, cfg.INPUT.FORMAT == "BGR", predict)
+
+
+class Predictor:
+    """``predictor(image) -> detections``, see ``engines.Predictor``."""
+
+    def __init__(self, model: Any, bgr: bool, predict: DetectorPredictSettings) -> None:
+        self.model, self.bgr, self.predict = model, bgr, predict
+
+    @torch.inference_mode()
+    def __call__(self, image_hw3: np.ndarray) -> list[dict[str, Any]]:
+        import cv2
+
+        height, width = image_hw3.shape[:2]
+        high, wide = scaled_size(height, width, self.predict.min_side, self.predict.max_side)
+        pixels = cv2.resize(image_hw3[:, :, ::-1] if self.bgr else image_hw3, (wide, high))
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float()
+        raw = self.model.inference([{"image": image, "height": height, "width": width}], do_postprocess=False)[0]
+        found = detector_postprocess(raw, height, width, self.predict.mask_threshold).to("cpu")
+        return [{"label": int(label), "score": float(score), "box_xyxy": box, "mask": mask}
+                for label, score, box, mask in zip(found.pred_classes, found.scores, found.pred_boxes.tensor.numpy(),
+                                                   found.pred_masks.numpy(), strict=True)]
+
+
+def coco_evaluator_ap(truth: Path, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """AP of COCO results by Detectron2's own COCOEvaluator, in percent: the check on this project's evaluation.
+
+    Args:
+        truth: COCO JSON; categories with ``isthing`` 0 are left out.
+        results: as in predictions.json.
+
+    Returns:
+        Detectron2's ``segm`` figures: AP, AP50, AP75, APs, APm, APl and one AP-<class> per class.
+    """
+    from detectron2.data import MetadataCatalog
+    from detectron2.evaluation import COCOEvaluator
+
+    from stages.labels import coco
+
+    content = coco.read_coco(truth)
+    position = coco.category_indices(content["categories"], things_only=True)
+    things = sorted((item for item in content["categories"] if item["id"] in position), key=lambda item: item["id"])
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"weakmask {folder}"
+        path = Path(folder) / "truth.json"
+        path.write_text(json.dumps({
+            **content, "info": {}, "categories": things,
+            "annotations": [item for item in content["annotations"] if item["category_id"] in position]}))
+        MetadataCatalog.get(name).set(json_file=str(path), thing_classes=[item["name"] for item in things],
+                                      thing_dataset_id_to_contiguous_id=position)
+        try:
+            evaluator = COCOEvaluator(name, tasks=("segm",), distributed=False)
+            evaluator.reset()
+            for image in content["images"]:
+                found = [item for item in results if item["image_id"] == image["id"]]
+                evaluator.process([{"image_id": image["id"]}], [{"instances": _instances(found, image, position)}])
+            return {key: float(value) for key, value in evaluator.evaluate()["segm"].items()}
+        finally:
+            MetadataCatalog.remove(name)
+
+
+def _instances(found: Sequence[Mapping[str, Any]], image: Mapping[str, Any], position: Mapping[int, int]) -> Any:
+    """COCO results of one image as Detectron2's predictions."""
+    from detectron2.structures import Boxes, Instances
+
+    from stages.labels import rle
+
+    shape = (image["height"], image["width"])
+    instances = Instances(shape)
+    boxes = np.array([item["bbox"] for item in found], np.float32).reshape(-1, 4)
+    instances.pred_boxes = Boxes(torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)))
+    instances.scores = torch.tensor([item["score"] for item in found], dtype=torch.float64)
+    instances.pred_classes = torch.tensor([position[item["category_id"]] for item in found], dtype=torch.int64)
+    masks = [rle.decode(item["segmentation"]) for item in found]
+    instances.pred_masks = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *shape), bool))
+    return instances
