@@ -178,13 +178,15 @@ def _clouds(rng: np.random.Generator, height: int, width: int, coarse: tuple[flo
 
 def _sky(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Height x width x 3 float32: a gradient from clear, hazy, dusky or overcast, and clouds."""
-    hue, saturation = [(0.58, 0.55), (0.56, 0.25), (0.05, 0.4), (0.6, 0.06)][int(rng.choice(4, p=[0.45, 0.2, 0.15, 0.2]))]
+    kind = int(rng.choice(4, p=[0.45, 0.2, 0.15, 0.2]))
+    hue, saturation = [(0.58, 0.55), (0.56, 0.25), (0.05, 0.4), (0.6, 0.06)][kind]
     top = _colour(hue + rng.normal(0, 0.03), saturation + rng.normal(0, 0.08), rng.uniform(0.55, 0.9))
     low = _colour(hue + rng.normal(0, 0.05), 0.4 * saturation, rng.uniform(0.75, 0.97))
     ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     sky = top * (1 - ramp) + low * ramp
     cover = 1 / (1 + np.exp(-2.2 * (_clouds(rng, height, width, (height / 5, width / 3)) - rng.uniform(0, 1.6))))
-    return sky + (np.float32(rng.uniform(0.8, 1.0)) - sky) * (cover * rng.uniform(0.3, 0.9))[..., None].astype(np.float32)
+    white = np.float32(rng.uniform(0.8, 1.0))
+    return sky + (white - sky) * (cover * rng.uniform(0.3, 0.9))[..., None].astype(np.float32)
 
 
 def _earth(rng: np.random.Generator, height: int, width: int, horizon: float) -> np.ndarray:
@@ -334,7 +336,8 @@ def _cast_shadow(image: np.ndarray, sky: np.ndarray, item: Item, rows: slice, co
     soft = cv2.blur(cv2.blur(np.roll(area, shift, (0, 1)), (reach, reach)), (reach, reach))
     inside_rows = slice(max(top, 0), min(rows.stop + margin, image.shape[0]))
     inside_columns = slice(max(left, 0), min(columns.stop + margin, image.shape[1]))
-    soft = soft[inside_rows.start - top: inside_rows.stop - top, inside_columns.start - left: inside_columns.stop - left]
+    soft = soft[inside_rows.start - top: inside_rows.stop - top,
+                inside_columns.start - left: inside_columns.stop - left]
     image[inside_rows, inside_columns] *= (1 - 0.5 * soft * ~sky[inside_rows, inside_columns])[..., None]
 
 
@@ -357,9 +360,9 @@ def paint(scene: Scene, settings: ShapesSettings) -> np.ndarray:
     rng = np.random.default_rng([scene.seed, 2])
     ground = _ground(scene, height, width)
     sky = ~ground
-    backdrop = np.where(cv2.resize(ground.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)[..., None] > 0,
-                        _earth(rng, height, width, scene.horizon), _sky(rng, height, width)).astype(np.float32)
-    image = cv2.resize(backdrop, (width * SCALE, height * SCALE), interpolation=cv2.INTER_LINEAR)
+    earth, heaven = (cv2.resize(layer.astype(np.float32), (width * SCALE, height * SCALE))
+                     for layer in (_earth(rng, height, width, scene.horizon), _sky(rng, height, width)))
+    image = np.where(ground[..., None], earth, heaven)
     _pebbles(image, ground, rng)
     mottle = _clouds(rng, height * SCALE, width * SCALE, (12, 12))
     for item in scene.items:
