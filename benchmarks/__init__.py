@@ -1,0 +1,1 @@
+"""Timed comparisons of our kernels with plain references; ``python -m benchmarks.run`` runs them all."""

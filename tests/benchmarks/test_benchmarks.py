@@ -1,0 +1,72 @@
+"""The benchmarks' own arithmetic; the figures themselves come from ``make bench``."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import random_walk, run
+from benchmarks.measure import Measurement, measure, row
+from stages.propagation.random_walk import random_walk as walk
+
+
+def grow(megabytes):
+    """What the measuring test measures: an array of the given size, all of it touched."""
+    return lambda: np.array([np.ones(megabytes * 2**17).sum() / 2**17])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is reset by Linux only")
+def test_peak_is_the_growth_of_the_call_alone():
+    small = measure("tests.benchmarks.test_benchmarks:grow", megabytes=1)
+    large = measure("tests.benchmarks.test_benchmarks:grow", repeats=2, megabytes=64)
+    assert small.result == 1 and large.result == 64
+    assert small.peak_mb < 10 and 60 < large.peak_mb < 80
+    assert large.seconds > 0
+
+
+def test_row_with_and_without_reference():
+    ours = Measurement(0.5, 3.0, np.array([[1.0, 2.0]], np.float32))
+    reference = Measurement(2.0, 5.0, np.array([[1.0, 4.0]]))
+    assert row(2, ours, None) == {"size": 2, "seconds": 0.5, "peak_mb": 3.0}
+    figures = row(2, ours, reference)
+    assert figures["ratio"] == 4 and figures["reference_seconds"] == 2
+    assert figures["rel_error"] == pytest.approx(2 / np.sqrt(17))
+
+
+def test_references_of_the_walk_agree():
+    scores, boundary = random_walk.inputs(9, 11)
+    squared = random_walk.dense_squaring(9, 11)()
+    settings = {key: random_walk.SETTINGS[key] for key in ("radius", "beta", "steps")}
+    for other in (random_walk.dense_products(9, 11)(), random_walk.csr_products(9, 11)()):
+        assert np.allclose(other, squared, rtol=1e-10)
+    assert np.allclose(walk(scores, boundary, **settings), squared, rtol=1e-5, atol=1e-7)
+
+
+def test_only_a_whole_run_writes_the_file(monkeypatch, tmp_path, capsys):
+    class Module:
+        ABOUT_SECONDS, SETTINGS, SEED = 1, {"steps": 2}, 0
+
+        @staticmethod
+        def rows():
+            return {"4x4": {"size": 16, "seconds": 0.25}}
+
+    monkeypatch.setattr(run, "modules", lambda: {"one": Module, "two": Module})
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(sys, "argv", ["run", "one"])
+    run.main()
+    assert not (tmp_path / "results.json").exists()
+    monkeypatch.setattr(sys, "argv", ["run"])
+    run.main()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["two_4x4"] == {"size": 16, "seconds": 0.25}
+    assert {"settings", "seed", "versions"} <= results["run"].keys()
+    output = capsys.readouterr().out
+    assert "about 1 min" in output and "one_4x4" in output
+
+
+def test_unknown_name(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run", "nothing"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "there are dense_crf, random_walk" in capsys.readouterr().err
