@@ -6,11 +6,11 @@ texture from a pool that all classes share. A classifier therefore looks at the 
 attention maps cover parts of objects and merge touching neighbours of a class, as they do on photographs.
 
 Measured over the 300 default images of one seed: 3.5 things of 2.1 classes per image; a class is in 37 to 44 % of the
-images, sky in 85 %, ground in 93 %; longest sides 21, 37, 61 px (5, 50, 95 %); 45 % of the things touch another of their
+images, sky in 85 %, ground in 93 %; longest sides 21, 37, 61 px (5, 50, 95 %); 45 % of the things touch one of their
 class; 10 % are in several 4-connected parts (``python -m pytest -s -k intended tests/stages/prepare/test_shapes.py``
 prints these for its own seed). The 64-bin RGB histograms of two classes overlap by 64 to 77 %, of a class and the
 background by 42 to 59 %. Six 3 x 3 convolutions (stride 8, 24 to 96 channels) and global average pooling, trained from
-scratch on 240 images for 40 epochs, reach a mAP over the thing classes of 0.95 on the 60 others; the thresholded maps of
+scratch on 240 images for 40 epochs, reach a mAP over the thing classes of 0.95 on the 60 others; thresholded maps of
 that network reach a mIoU of 0.54.
 
 This module decides what is where; ``shapes_drawing`` puts it into pixels.
