@@ -76,5 +76,6 @@ def pair_mask(radius: float, height: int, width: int) -> np.ndarray:
     offsets = neighbour_offsets(radius)
     mask = np.zeros((len(offsets), height, width), dtype=bool)
     for index, (dy, dx) in enumerate(offsets.tolist()):
-        mask[(index, *anchor_slices((dy, dx), height, width))] = True
+        rows, columns = anchor_slices((dy, dx), height, width)
+        mask[index, rows, columns] = True
     return mask

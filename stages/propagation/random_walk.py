@@ -48,7 +48,7 @@ def random_walk(scores: Any, boundary: Any, *, radius: float = 5.0, beta: float 
     Returns:
         (C, H, W) like ``scores``: float64 if they are, float32 otherwise. With S_ii the row sums and the norm
         |x|_S = sqrt(sum_i S_ii x_i^2), the exact walk is met within 2 * TOLERANCE * |scores * (1 - boundary)|_S plus
-        rounding; float32 adds about 3e-7 of the result for CAM-like maps, up to 1e-5 for single pixels (``make bench``).
+        rounding; that of float32 is about 3e-7 of the result for CAM-like maps, up to 1e-5 for single pixels.
 
     Raises:
         ValueError: shapes that do not fit, a boundary outside [0, 1], or a setting outside its range.
