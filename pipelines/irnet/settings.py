@@ -24,6 +24,8 @@ class ClassifierSettings(Settings):
     learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
     backbone_factor: float = Field(0.1, ge=0, description="factor on the rate of the backbone (not in the paper)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
+    logit_scale: float = Field(1.0, gt=0, description="factor on the class scores; more than 1 helps a network that "
+                                                      "starts from nothing (not in the paper: 1)")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of feature channels dropped (not in the paper)")
 
 

@@ -40,7 +40,7 @@ def main(params: Path) -> None:
                         f"so the annotations need them (annotations.kinds: [tags])")
     with Work("irnet-train_classifier", [*layout.WEAK.values(), layout.IMAGES], [settings.seed, chosen]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "irnet", "classifier"))
-        model = Classifier(chosen.backbone, len(category_ids), chosen.dropout)
+        model = Classifier(chosen.backbone, len(category_ids), chosen.dropout, chosen.logit_scale)
         optimizer = training.make_optimizer(
             chosen.optimizer,
             [{"params": model.backbone.parameters(), "lr": chosen.learning_rate * chosen.backbone_factor},

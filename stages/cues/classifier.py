@@ -15,11 +15,13 @@ class Classifier(nn.Module):
     """Backbone, global average pooling, one weight vector per class and no bias: phi_c of eq. 1.
 
     Without a bias the score of a class is the mean of its attention over the image, so that the map and the score
-    that it is trained through cannot disagree.
+    that it is trained through cannot disagree. ``scale`` multiplies the logits and leaves eq. 1 as it is: from
+    scratch, the mean over an image that an object fills to a tenth is too small to learn from.
     """
 
-    def __init__(self, settings: BackboneSettings, classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, settings: BackboneSettings, classes: int, dropout: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.backbone = Backbone(settings)
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(self.backbone.width, classes, 1, bias=False)
@@ -28,7 +30,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W) to class logits (N, classes)."""
         features = self.dropout(self.backbone(images))
-        return self.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
+        return self.scale * self.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
 
     def attention(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W) to phi_c^T f(x), the numerator of eq. 1, below 0 cut off: (N, classes, h, w)."""
@@ -62,7 +64,8 @@ def class_attention_maps(model: Classifier, image: Tensor, classes: Sequence[int
         scaled = _scaled(image, scale)
         views = torch.stack([scaled, scaled.flip(-1)]) if flip else scaled[None]
         features = model.backbone(views)
-        probabilities.append(model.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1).sigmoid())
+        logits = model.scale * model.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
+        probabilities.append(logits.sigmoid())
         attention = functional.relu(model.head(features))[:, list(classes)]
         for index, view in enumerate(attention):
             own = model.backbone.grid

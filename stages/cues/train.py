@@ -90,14 +90,14 @@ def save_classifier(folder: Path, model: Classifier, category_ids: Sequence[int]
     with atomic_path(folder / "weights.pt") as temporary:
         torch.save({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
     write_json(folder / "classifier.json", {"backbone": model.backbone.settings.model_dump(mode="json"),
-                                            "category_ids": list(category_ids)}, indent=2)
+                                            "scale": model.scale, "category_ids": list(category_ids)}, indent=2)
 
 
 def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, list[int]]:
     """Read what ``save_classifier`` wrote; the model comes in evaluation mode, with the category id of each class."""
     described = read_json(folder / "classifier.json")
     settings = BackboneSettings(**{**described["backbone"], "weights": "none"})
-    model = Classifier(settings, len(described["category_ids"]))
+    model = Classifier(settings, len(described["category_ids"]), scale=described["scale"])
     state = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
     try:
         model.load_state_dict(state)
