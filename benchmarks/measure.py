@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parent.parent
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -37,7 +38,7 @@ def measure(prepare: str, repeats: int = 1, **arguments: Any) -> Measurement:
         result = Path(folder, "result.npy")
         task = json.dumps({"prepare": prepare, "repeats": repeats, "arguments": arguments, "result": str(result)})
         command = [sys.executable, "-m", "benchmarks.measure", task]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
         return Measurement(**json.loads(output.splitlines()[-1]), result=np.load(result))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.measure import measure, row
 from stages.propagation.pairs import line_maximum, neighbour_offsets, pair_views
 
-ABOUT_SECONDS = 150
+ABOUT_SECONDS = 70
 SETTINGS = {"radius": 5, "beta": 10, "steps": 256, "maps": 5}
 SEED = 0
 

@@ -20,8 +20,10 @@ def grow(megabytes):
 def test_peak_is_the_growth_of_the_call_alone():
     small = measure("tests.benchmarks.test_benchmarks:grow", megabytes=1)
     large = measure("tests.benchmarks.test_benchmarks:grow", repeats=2, megabytes=64)
-    assert small.result == 1 and large.result == 64
-    assert small.peak_mb < 10 and 60 < large.peak_mb < 80
+    assert small.result == 1
+    assert large.result == 64
+    assert small.peak_mb < 10
+    assert 60 < large.peak_mb < 80
     assert large.seconds > 0
 
 
@@ -30,7 +32,8 @@ def test_row_with_and_without_reference():
     reference = Measurement(2.0, 5.0, np.array([[1.0, 4.0]]))
     assert row(2, ours, None) == {"size": 2, "seconds": 0.5, "peak_mb": 3.0}
     figures = row(2, ours, reference)
-    assert figures["ratio"] == 4 and figures["reference_seconds"] == 2
+    assert figures["ratio"] == 4
+    assert figures["reference_seconds"] == 2
     assert figures["rel_error"] == pytest.approx(2 / np.sqrt(17))
 
 
@@ -62,7 +65,8 @@ def test_only_a_whole_run_writes_the_file(monkeypatch, tmp_path, capsys):
     assert results["two_4x4"] == {"size": 16, "seconds": 0.25}
     assert {"settings", "seed", "versions"} <= results["run"].keys()
     output = capsys.readouterr().out
-    assert "about 1 min" in output and "one_4x4" in output
+    assert "about 1 min" in output
+    assert "one_4x4" in output
 
 
 def test_unknown_name(monkeypatch, capsys):

@@ -67,8 +67,10 @@ def test_marginals_against_brute_force(shape, iterations, gaussian, bilateral, l
         bilateral_compat=bilateral[2],
     )
     difference = np.abs(found - mean_field(image, probabilities, iterations, gaussian, bilateral))
-    assert difference.max() < largest and difference.mean() < mean
-    assert found.dtype == np.float32 and found.flags.c_contiguous
+    assert difference.max() < largest
+    assert difference.mean() < mean
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
     assert np.allclose(found.sum(0), 1, atol=1e-5)
 
 
@@ -99,7 +101,8 @@ def test_non_contiguous_read_only_arrays_and_same_bytes():
     strided = np.asfortranarray(image[::-1])[::-1]
     strided.flags.writeable = False
     moved = np.moveaxis(np.ascontiguousarray(np.moveaxis(probabilities, 0, -1)), -1, 0)
-    assert not strided.flags.c_contiguous and not moved.flags.c_contiguous
+    assert not strided.flags.c_contiguous
+    assert not moved.flags.c_contiguous
     assert np.array_equal(dense_crf(strided, moved), expected)
 
 
@@ -107,14 +110,16 @@ def test_inputs_are_left_alone():
     image, probabilities = example()
     copies = image.copy(), probabilities.copy()
     dense_crf(image, probabilities)
-    assert np.array_equal(image, copies[0]) and np.array_equal(probabilities, copies[1])
+    assert np.array_equal(image, copies[0])
+    assert np.array_equal(probabilities, copies[1])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (2, 2)])
 def test_tiny_images(shape):
     image, probabilities = example(*shape)
     found = dense_crf(image, probabilities)
-    assert found.shape == (3, *shape) and np.isfinite(found).all()
+    assert found.shape == (3, *shape)
+    assert np.isfinite(found).all()
 
 
 def test_one_label_and_empty_images():
@@ -128,7 +133,8 @@ def test_zero_probabilities_are_finite():
     image, probabilities = example()
     probabilities[0] = 0
     found = dense_crf(image, probabilities)
-    assert np.isfinite(found).all() and found[0].max() < 1e-3
+    assert np.isfinite(found).all()
+    assert found[0].max() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -151,18 +157,18 @@ def test_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    ("labels", "n_labels", "gt_prob"),
+    ("labels", "n_labels", "gt_prob", "message"),
     [
-        (np.zeros((4, 4)), 2, 0.7),
-        (np.full((4, 4), 2), 2, 0.7),
-        (np.full((4, 4), -2), 2, 0.7),
-        (np.zeros((4, 4), int), 0, 0.7),
-        (np.zeros((4, 4), int), 2, 0.5),
-        (np.zeros((4, 4), int), 2, 1.0),
+        (np.zeros((4, 4)), 2, 0.7, "integers"),
+        (np.full((4, 4), 2), 2, 0.7, "labels must lie"),
+        (np.full((4, 4), -2), 2, 0.7, "labels must lie"),
+        (np.zeros((4, 4), int), 0, 0.7, "at least one label"),
+        (np.zeros((4, 4), int), 2, 0.5, "gt_prob"),
+        (np.zeros((4, 4), int), 2, 1.0, "gt_prob"),
     ],
 )
-def test_refused_labels(labels, n_labels, gt_prob):
-    with pytest.raises(ValueError):
+def test_refused_labels(labels, n_labels, gt_prob, message):
+    with pytest.raises(ValueError, match=message):
         crf_labels(np.zeros((4, 4, 3), np.uint8), labels, n_labels, gt_prob)
 
 

@@ -28,7 +28,9 @@ def relative_error(found, expected):
 def test_walk_equals_the_dense_walk(steps, dtype):
     scores, boundary = example(11, 13)
     walked = random_walk(scores.astype(dtype), boundary.astype(dtype), steps=steps)
-    assert walked.dtype == dtype and walked.shape == scores.shape and walked.flags.c_contiguous
+    assert walked.dtype == dtype
+    assert walked.shape == scores.shape
+    assert walked.flags.c_contiguous
     limit = 5e-6 if dtype == np.float32 else 1e-7
     assert relative_error(walked, dense_walk(scores, boundary, 5, 10, steps)) < limit
 
@@ -82,7 +84,8 @@ def test_boundary_separates():
     scores = np.zeros((1, 10, 11))
     scores[0, :, :5] = 1
     walked = random_walk(scores, boundary)[0]
-    assert np.allclose(walked[:, :5], 1) and not walked[:, 5:].any()
+    assert np.allclose(walked[:, :5], 1)
+    assert not walked[:, 5:].any()
 
 
 def test_what_is_conserved_and_what_cannot_grow():
@@ -92,7 +95,8 @@ def test_what_is_conserved_and_what_cannot_grow():
     start = scores * (1 - boundary)
     walked = random_walk(scores, boundary)
     assert np.allclose((walked.reshape(3, -1) * sums).sum(1), (start.reshape(3, -1) * sums).sum(1))
-    assert walked.max() <= start.max() * (1 + 1e-7) and walked.min() >= start.min() - 1e-7
+    assert walked.max() <= start.max() * (1 + 1e-7)
+    assert walked.min() >= start.min() - 1e-7
 
 
 def test_linear_in_the_scores_and_maps_do_not_mix():
@@ -114,7 +118,8 @@ def test_inputs_are_left_alone():
     scores, boundary = example(6, 6)
     copies = scores.copy(), boundary.copy()
     random_walk(scores, boundary)
-    assert np.array_equal(scores, copies[0]) and np.array_equal(boundary, copies[1])
+    assert np.array_equal(scores, copies[0])
+    assert np.array_equal(boundary, copies[1])
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5), (2, 4, 0)])
@@ -135,7 +140,8 @@ def test_other_dtypes_are_walked_in_float32(dtype):
 def test_tensors_on_the_cpu_give_the_same_bytes_and_no_graph():
     scores, boundary = (array.astype(np.float32) for array in example(9, 10))
     tensor = random_walk(torch.from_numpy(scores).requires_grad_(), torch.from_numpy(boundary).requires_grad_())
-    assert isinstance(tensor, torch.Tensor) and not tensor.requires_grad
+    assert isinstance(tensor, torch.Tensor)
+    assert not tensor.requires_grad
     assert np.array_equal(tensor.numpy(), random_walk(scores, boundary))
 
 
@@ -151,7 +157,8 @@ def test_low_precision_tensors():
 def test_torch_path_that_other_devices_take(dtype):
     scores, boundary = example(9, 10)
     walked = _walk(torch, torch.from_numpy(scores).to(dtype), torch.from_numpy(boundary), 5, 10, 256)
-    assert walked.dtype == dtype and walked.is_contiguous()
+    assert walked.dtype == dtype
+    assert walked.is_contiguous()
     limit = 5e-6 if dtype == torch.float32 else 1e-7
     assert relative_error(walked.numpy(), dense_walk(scores, boundary, 5, 10, 256)) < limit
 
@@ -189,7 +196,8 @@ def test_chebyshev_weights_are_the_folded_binomial_with_its_tail_cut_off(steps, 
     degree = len(weights) - 1
     ends = np.arange(degree + 1)
     exact = np.where((ends + steps) % 2 == 0, binom.pmf((ends + steps) / 2, steps, 0.5), 0) * np.where(ends > 0, 2, 1)
-    assert weights.sum() == pytest.approx(1, abs=1e-14) and (weights >= 0).all()
+    assert weights.sum() == pytest.approx(1, abs=1e-14)
+    assert (weights >= 0).all()
     assert np.abs(weights - exact).sum() <= tolerance * 1.001 + 1e-9
     assert degree <= min(steps, np.sqrt(2 * steps * np.log(2 / tolerance)) + 1)
     # The tail beyond the degree is small enough, and one term less would not do.
