@@ -1,0 +1,170 @@
+"""The detectron2 engine, where Detectron2 is installed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from detector_scenes import CATEGORIES, HEIGHT, WIDTH, square, write_params
+
+warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+pytest.importorskip("detectron2", reason="Detectron2 is not installed: its engine is not tested")
+
+from detectron2.structures import Boxes, Instances  # noqa: E402
+from detectron2.utils.events import EventStorage  # noqa: E402
+
+from stages.detector import detectron2_engine, predict, train  # noqa: E402
+from stages.detector import detectron2_parts as parts  # noqa: E402
+from stages.detector.data import TrainingSamples, read_labels  # noqa: E402
+from stages.labels import coco, rle  # noqa: E402
+from stages.runtime import layout  # noqa: E402
+from stages.runtime.errors import UserError  # noqa: E402
+
+
+def change(tiny, **values):
+    return tiny.model_copy(update={"detectron2": tiny.detectron2.model_copy(update=values)})
+
+
+def test_the_sample_in_detectron2s_form(dataset, tiny):
+    settings = tiny.train.model_copy(update={"flip": 0.0})
+    labels = read_labels(layout.pseudo_labels("irnet"), layout.IMAGES, settings)
+    image, target = TrainingSamples(labels, settings).sample(0, np.random.default_rng(0))
+    sample = parts.to_detectron2(image, target, bgr=True)
+    assert torch.equal(sample["image"][0], image[2] * 255)
+    found = sample["instances"]
+    assert sorted(found.gt_classes.tolist()) == [0, 1]
+    assert torch.equal(found.gt_masks.get_bounding_boxes().tensor, found.gt_boxes.tensor)
+    assert sample["crowd"].sum() == 100
+    assert len(parts.to_detectron2(*TrainingSamples(labels, settings).sample(3, np.random.default_rng(0)),
+                                   bgr=False)["instances"]) == 0
+
+
+def test_labels_train_in_plain_detectron2_unchanged(dataset, tiny):
+    """Detectron2's own reader and mapper take the JSON as it is, in bitmask format."""
+    from detectron2.data import DatasetMapper
+    from detectron2.data.datasets import load_coco_json
+
+    content = coco.read_coco(layout.pseudo_labels("irnet"))
+    content["categories"] = [item for item in content["categories"] if item["isthing"]]
+    content["annotations"] = [item for item in content["annotations"] if item["category_id"] != 200]
+    layout.pseudo_labels("irnet").write_text(json.dumps(content))
+    records = load_coco_json(str(layout.pseudo_labels("irnet")), str(layout.IMAGES))
+    assert [len(record["annotations"]) for record in records] == [3, 2, 2, 0]
+    mapped = DatasetMapper(detectron2_engine.config(tiny, 2, "cpu"))(records[0])
+    assert sorted(mapped["instances"].gt_masks.tensor.sum(dim=(1, 2)).tolist()) == [144, 196]
+
+
+def test_batches_are_shuffled_passes_from_any_step():
+    whole = list(parts.Batches(images=5, batch_size=2, seed=1, first=0, last=5))
+    assert list(parts.Batches(images=5, batch_size=2, seed=1, first=3, last=5)) == whole[3:]
+    numbers = [key for batch in whole for key in batch]
+    assert [number for number, _ in numbers] == list(range(10))
+    assert sorted(index for _, index in numbers[:5]) == sorted(index for _, index in numbers[5:]) == list(range(5))
+
+
+def test_anchors_and_proposals_in_crowds_are_no_negatives(tiny):
+    model = detectron2_engine.build_model(detectron2_engine.config(tiny, 2, "cpu"))
+    rule = parts.IgnoreCrowds(model)
+    crowd = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    crowd[18:32, 28:42] = True
+    rule.crowds = [crowd]
+    objects = Instances((HEIGHT, WIDTH), gt_boxes=Boxes(torch.tensor([[4.0, 4, 20, 20]])),
+                        gt_classes=torch.tensor([1]))
+    boxes = Boxes(torch.tensor([[4.0, 4, 20, 20], [30, 20, 40, 30], [0, 25, 10, 35]]))
+    with EventStorage():
+        labels, _ = model.proposal_generator.label_and_sample_anchors([boxes], [objects])
+        assert labels[0].tolist() == [1, -1, 0]
+        proposals = Instances((HEIGHT, WIDTH), proposal_boxes=boxes[1:], objectness_logits=torch.zeros(2))
+        used = model.roi_heads.label_and_sample_proposals([proposals], [objects])[0]
+    assert sorted(used.proposal_boxes.tensor.tolist()) == [[0, 25, 10, 35], [4, 4, 20, 20]]
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"config": "COCO-InstanceSegmentation/nothing.yaml"}, "not available in Model Zoo"),
+    ({"config": "mask_rcnn"}, "a .yaml of Detectron2's model zoo"),
+    ({"overrides": ("MODEL.NOTHING", 1)}, "detectron2.overrides"),
+    ({"overrides": ("MODEL.MASK_ON", "perhaps")}, "detectron2.overrides"),
+])
+def test_configurations_that_do_not_exist(tiny, values, message):
+    with pytest.raises(UserError, match=message):
+        detectron2_engine.config(change(tiny, **values), 2, "cpu")
+
+
+def test_the_schedule_reaches_detectron2(tiny):
+    cfg = detectron2_engine.config(tiny, 2, "cpu")
+    assert cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH) == (4, 2)
+    assert cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupCosineLR"
+    assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False
+
+
+def test_weights_that_run_code_are_refused(tmp_path):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"model": {"a": np.zeros(2, np.float32)}, "__author__": "somebody"}))
+    checkpointer = parts.Checkpointer(torch.nn.Linear(1, 1))
+    np.testing.assert_array_equal(checkpointer._load_file(str(path))["model"]["a"], [0, 0])
+    path.write_bytes(pickle.dumps({"model": print}))
+    with pytest.raises(pickle.UnpicklingError, match="builtins.print"):
+        checkpointer._load_file(str(path))
+
+
+def test_weights_that_cannot_be_loaded(dataset, tiny, tmp_path):
+    (tmp_path / "weights.pth").write_text("nothing")
+    labels = read_labels(layout.pseudo_labels("irnet"), layout.IMAGES, tiny.train)
+    from stages.runtime.settings import RuntimeSettings
+
+    with pytest.raises(UserError, match=r"detector.detectron2.weights: .*weights.pth cannot be loaded"):
+        detectron2_engine.train(labels, change(tiny, weights=str(tmp_path / "weights.pth")), 0,
+                                RuntimeSettings(device="cpu"), tmp_path)
+
+
+def test_stages_train_resume_and_predict(dataset, monkeypatch):
+    path = write_params("detectron2", steps=5, checkpoint_seconds=1e-9)
+    train.main(path)
+    folder = layout.method_models("irnet") / "detector"
+    assert {item.name for item in folder.iterdir()} == {"model.pth", "settings.json", "curves"}
+    assert (folder / "curves/plots/metrics/loss_rpn_cls.tsv").read_text().startswith("step\tloss_rpn_cls\n4\t")
+    whole = torch.load(folder / "model.pth", weights_only=True)["model"]
+    (folder / "model.pth").unlink()
+
+    step, calls = detectron2_engine.SimpleTrainer.run_step, []
+
+    def dying(self):
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(detectron2_engine.SimpleTrainer, "run_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(path)
+    monkeypatch.setattr(detectron2_engine.SimpleTrainer, "run_step", step)
+    train.main(path)
+    again = torch.load(folder / "model.pth", weights_only=True)["model"]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+    predict.main(path)
+    results = json.loads(layout.predictions("irnet").read_text())
+    assert {item["category_id"] for item in results} <= {7, 90}
+    assert all(item["segmentation"]["size"] == [HEIGHT, WIDTH] for item in results)
+
+
+def test_coco_evaluator_on_known_masks(tmp_path):
+    images = [{"id": 5, "file_name": "5.png", "width": WIDTH, "height": HEIGHT},
+              {"id": 6, "file_name": "6.png", "width": WIDTH, "height": HEIGHT}]
+    masks = [(5, 90, square(4, 6, 12)), (5, 7, square(20, 26, 14)), (6, 90, square(10, 10, 12)),
+             (6, 200, square(0, 0, 4))]
+    truth = tmp_path / "truth.json"
+    coco.write_instances(truth, images, CATEGORIES, [
+        {"image_id": image, "category_id": category, "segmentation": mask} for image, category, mask in masks])
+    results = [{"image_id": image, "category_id": category, "segmentation": rle.encode(mask),
+                "bbox": rle.bbox(rle.encode(mask)), "score": 0.9} for image, category, mask in masks[:2]]
+    found = detectron2_engine.coco_evaluator_ap(truth, results)
+    # Class 7 is found whole; of class 90 one of two is, so its precision is 1 up to a recall of one half.
+    assert found["AP-box"] == pytest.approx(100)
+    assert found["AP-disc"] == pytest.approx(100 * 51 / 101)
+    assert found["AP50"] == pytest.approx((100 + 100 * 51 / 101) / 2)
