@@ -25,8 +25,8 @@ import numpy as np
 from stages.propagation.pairs import anchor_slices, line_maximum, neighbour_offsets
 
 TOLERANCE = 1e-8  # of the truncated expansion; see chebyshev_weights
-# Weights below this count as 0. At radius 10 a row of T changes by less than 1e-12, which 256 steps cannot bring to 1e-9;
-# without it, saturated boundaries give denormal numbers, with which some processors are many times slower.
+# Weights below this count as 0. A row of T changes by less than 1e-12 at radius 10, which 256 steps cannot bring to
+# 1e-9; without it, saturated boundaries give denormal numbers, with which some processors are many times slower.
 LEAST_WEIGHT = 1e-15
 
 
