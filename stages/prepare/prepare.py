@@ -44,6 +44,9 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
     if dataset.kind != "shapes" and not Path(dataset.root).is_dir():
         raise UserError(f"dataset.root: {dataset.root} is not a folder; give the folder of the data set")
     source = select(READERS[dataset.kind](dataset), dataset)
+    if any(category["id"] == 0 for category in source.categories):
+        raise UserError(f"{source.origin['train']}: a category has id 0, which means background in semantic label "
+                        f"pictures; number the categories from 1 on")
     _check_tags(source, dataset)
     placements = _plan_images(source, dataset, runtime)
     with Work("prepare", source.files, dataset) as work:
