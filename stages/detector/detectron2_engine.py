@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 from stages.runtime.parallel import worker_count
 from stages.runtime.settings import RuntimeSettings
+from stages.runtime.stage import quiet_libraries
 
 
 def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
@@ -54,6 +56,9 @@ def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runtim
     if device != "cuda" and runtime.precision != "32-true":
         raise UserError(f"runtime.precision: Detectron2 trains with {runtime.precision} on CUDA only; use 32-true")
     config(settings, len(labels.categories), device)  # mistakes in it appear before any process starts
+    if processes > 1:  # what the started processes find out before a line of this project runs in them
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore:pkg_resources is deprecated:UserWarning")
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         launch(_train, processes, dist_url="auto", args=(labels, settings, seed, runtime, folder))
     except torch.multiprocessing.ProcessRaisedException as error:
@@ -112,7 +117,8 @@ def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runti
     if settings.train.ignore_crowds:
         parts.IgnoreCrowds(model)
     optimizer = build_optimizer(cfg, model)
-    wrapped = create_ddp_model(model, broadcast_buffers=False)
+    on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}  # Detectron2 takes a GPU per process for granted
+    wrapped = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
     trainer = _trainer(wrapped, optimizer, runtime)
     scheduler = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     # The scheduler's state is part of the trainer's: the hook is registered before the checkpoint is read.
@@ -138,10 +144,12 @@ def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runti
 
 
 def _quiet() -> None:
-    """Notices of torch to the authors of Detectron2 are none of the user's business."""
+    """Notices of torch to the authors of Detectron2 are none of the user's business; errors are told once, by us."""
+    quiet_libraries()
     warnings.filterwarnings("ignore", message=".*torch.meshgrid.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
 
 
 def _trainer(model: Any, optimizer: Any, runtime: RuntimeSettings) -> SimpleTrainer:
