@@ -26,7 +26,8 @@ def panels(image: dict[str, Any], pixels: Any, settings: IRNetSettings) -> list[
     """Titles and RGB pictures of one image: attention, confident areas, displacement, instances, boundary, walk."""
     import numpy as np
 
-    from stages.labels.drawing import flow_colours, heatmap, overlay_masks
+    from pipelines.irnet.losses import IGNORE
+    from stages.labels.drawing import faded, flow_colours, heatmap, overlay_categories, overlay_masks
     from stages.labels.maps import upsample_cells
 
     key, size = f"{layout.image_key(image)}.npz", (image["height"], image["width"])
@@ -40,9 +41,9 @@ def panels(image: dict[str, Any], pixels: Any, settings: IRNetSettings) -> list[
     def strongest(maps: Any) -> Any:
         return large(maps).max(0) if len(maps) else np.zeros(size, np.float32)
 
-    labels = relations["labels"]
-    areas = overlay_masks(pixels, [labels == index + 1 for index in range(len(classes))] + [labels == 0],
-                          [*map(int, classes), 0])
+    labels = relations["labels"].astype(np.int64)
+    undecided = labels == IGNORE
+    areas = np.where(undecided, -1, np.concatenate([[0], classes])[np.where(undecided, 0, labels)])
     walk = strongest(walked["semantic"])
     shown = np.unique(walked["pairs"][:, 1])
     rows = np.minimum(np.arange(size[0]) // settings.grid, walked["instances"].shape[0] - 1)
@@ -50,7 +51,7 @@ def panels(image: dict[str, Any], pixels: Any, settings: IRNetSettings) -> list[
     instances = walked["instances"][rows[:, None], columns]
     return [
         ("attention (CAM)", heatmap(strongest(cams["cams"]), pixels)),
-        ("confident areas", areas),
+        ("confident areas (grey: undecided)", overlay_categories(faded(pixels), areas, ignore=-1)),
         ("displacement field", flow_colours(large(fields["displacement"]))),
         ("instances found in it", overlay_masks(pixels, [instances == index for index in shown],
                                                 [int(index) + 1 for index in shown])),
