@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -16,7 +18,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_align
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from stages.detector.crowds import COVER, crowd_cover, outside_crowds
@@ -36,7 +38,6 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         UserError: the backbone does not exist, lacks a level, or its weights do not fit.
     """
     backbone = PyramidBackbone(settings, pretrained)
-    levels = [str(index) for index in range(len(settings.levels))]
     anchors = AnchorGenerator(tuple((size,) for size in settings.anchor_sizes),
                               (tuple(settings.aspect_ratios),) * len(settings.anchor_sizes))
     channels = settings.fpn_channels
@@ -46,18 +47,14 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         pre_nms_top_n={"training": 2 * settings.proposals, "testing": settings.proposals},
         post_nms_top_n={"training": settings.proposals, "testing": settings.proposals}, nms_thresh=0.7)
 
-    def pool(size: int) -> MultiScaleRoIAlign:
-        return MultiScaleRoIAlign(levels, output_size=size, sampling_ratio=2,
-                                  canonical_scale=settings.roi_canonical_size, canonical_level=4)
-
     heads = CrowdRoIHeads(
-        box_roi_pool=pool(7), box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
+        box_roi_pool=AlignedPool(settings.levels, 7, settings.roi_canonical_size), box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
         box_predictor=FastRCNNPredictor(settings.box_head_channels, classes + 1),
         fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=settings.roi_samples,
         positive_fraction=settings.roi_positives, bbox_reg_weights=None,
         score_thresh=predict.score_threshold, nms_thresh=predict.nms_threshold,
         detections_per_img=predict.detections_per_image,
-        mask_roi_pool=pool(14),
+        mask_roi_pool=AlignedPool(settings.levels, 14, settings.roi_canonical_size),
         mask_head=MaskRCNNHeads(channels, settings.mask_head_channels, 1, _head_norm(settings)),
         mask_predictor=MaskRCNNPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1], classes + 1))
     transform = ResizeWhenPredicting(predict.min_side, predict.max_side, list(backbone.mean), list(backbone.std),
@@ -149,14 +146,87 @@ def _unflattened(name: str) -> str:
     return ".".join([first.replace("_", "."), rest])
 
 
+class AlignedPool(nn.Module):
+    """RoIAlign over an FPN, each box from the level that its size asks for (FPN equation 1).
+
+    torchvision's own pooling reads the features half a cell off, and guesses the strides from the first batch's sizes.
+    """
+
+    def __init__(self, strides: tuple[int, ...], size: int, canonical_size: float) -> None:
+        super().__init__()
+        self.strides, self.size, self.canonical_size = strides, size, canonical_size
+
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """Maps {"0": B x C x h x w, ...} and B x (N_b x 4) boxes, xyxy -> (sum of N_b) x C x size x size."""
+        rois = torch.cat([torch.cat([torch.full_like(of_image[:, :1], index), of_image], dim=1)
+                          for index, of_image in enumerate(boxes)])
+        side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp(min=0).sqrt()
+        # A box of the canonical size belongs to stride 16, one of half that to stride 8, and so on.
+        stride = 16.0 * 2.0 ** torch.floor(torch.log2(side / self.canonical_size + 1e-6))
+        level = torch.bucketize(stride, torch.tensor(self.strides[1:], dtype=stride.dtype, device=stride.device),
+                                right=True)
+        pooled = maps["0"].new_zeros(len(rois), maps["0"].shape[1], self.size, self.size)
+        for index, step in enumerate(self.strides):
+            chosen = torch.where(level == index)[0]
+            found = roi_align(maps[str(index)], rois[chosen].to(maps[str(index)].dtype), self.size, 1.0 / step,
+                              sampling_ratio=2, aligned=True)
+            pooled = pooled.index_copy(0, chosen, found.to(pooled.dtype))
+        return pooled
+
+
+def paste_masks(masks_n: Tensor, boxes_xyxy: Tensor, height: int, width: int) -> Tensor:
+    """Put the mask head's output into the image: the probability at each pixel's centre.
+
+    Args:
+        masks_n: N x 1 x M x M, probabilities over the whole box.
+        boxes_xyxy: N x 4, pixel edges in the image.
+
+    Returns:
+        N x 1 x height x width; 0 outside the boxes. One mask at a time, because N images' worth of samples may not fit.
+    """
+    pasted = masks_n.new_zeros(len(masks_n), 1, height, width)
+    for mask, box, target in zip(masks_n, boxes_xyxy, pasted, strict=True):
+        left, top, right, bottom = box.tolist()
+        x_from, x_to = max(0, math.floor(left)), min(width, math.ceil(right))
+        y_from, y_to = max(0, math.floor(top)), min(height, math.ceil(bottom))
+        if x_to <= x_from or y_to <= y_from:
+            continue
+        # grid_sample's coordinates: -1 and 1 are the outer edges of the first and the last cell.
+        x = (torch.arange(x_from, x_to, device=box.device) + 0.5 - left) / max(right - left, 1e-6) * 2 - 1
+        y = (torch.arange(y_from, y_to, device=box.device) + 0.5 - top) / max(bottom - top, 1e-6) * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None].to(mask.dtype)
+        target[:, y_from:y_to, x_from:x_to] = F.grid_sample(mask[None], grid, align_corners=False)[0]
+    return pasted
+
+
 class ResizeWhenPredicting(GeneralizedRCNNTransform):
-    """In training the images come at the network's size already, together with their masks and crowd regions."""
+    """In training the images come at the network's size already, together with their masks and crowd regions.
+
+    Masks are pasted at pixel centres; torchvision rounds the box to whole pixels first, which costs small objects much.
+    """
 
     def __init__(self, min_side: int, max_side: int, mean: list[float], std: list[float], size_divisible: int) -> None:
         super().__init__(min_side, max_side, mean, std, size_divisible=size_divisible)
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return (image, target) if self.training else super().resize(image, target)
+
+    def postprocess(self, result: list[dict[str, Tensor]], image_shapes: list[tuple[int, int]],
+                    original_image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        if self.training:
+            return result
+        for found, (high, wide), (height, width) in zip(result, image_shapes, original_image_sizes, strict=True):
+            found["boxes"] = found["boxes"] * found["boxes"].new_tensor([width / wide, height / high] * 2)
+            found["masks"] = paste_masks(found["masks"], found["boxes"], height, width)
+        return result
+
+
+def at_corners(masks_n: Tensor) -> Tensor:
+    """Masks (N x H x W, 0/1) -> their values at the pixels' upper left corners: the mean of the four around.
+
+    torchvision samples mask targets as if pixel (0, 0) had its centre at (0, 0), while boxes count from its corner.
+    """
+    return F.avg_pool2d(F.pad(masks_n.float(), (1, 0, 1, 0))[:, None], 2, stride=1)[:, 0]
 
 
 class CrowdRPN(RegionProposalNetwork):
@@ -172,7 +242,13 @@ class CrowdRPN(RegionProposalNetwork):
 
 
 class CrowdRoIHeads(RoIHeads):
-    """Heads whose negative proposals do not lie in crowd regions."""
+    """Heads whose negative proposals do not lie in crowd regions, and whose mask targets lie where the masks do."""
+
+    def forward(self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]],
+                targets: list[dict[str, Tensor]] | None = None) -> Any:
+        if targets is not None:
+            targets = [{**target, "masks": at_corners(target["masks"])} for target in targets]
+        return super().forward(features, proposals, image_shapes, targets)
 
     def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None) -> Any:
         kept = [proposal if "crowd" not in target
