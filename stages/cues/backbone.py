@@ -101,7 +101,11 @@ class Backbone(nn.Module):
                             f"cannot be reached") from None
         if settings.weights not in ("imagenet", "none"):
             load_weights(self.body, Path(settings.weights))
-        origins = _limit_stride(self.body, settings.stride)
+        try:
+            origins = _limit_stride(self.body, settings.stride)
+        except RuntimeError as error:  # e.g. an HRNet, whose branches meet at fixed reductions
+            raise UserError(f"backbone {settings.name!r}: stride {settings.stride} cannot be had "
+                            f"({str(error).splitlines()[0]}); choose its own stride, or another backbone") from None
         self.body.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1), persistent=False)
@@ -204,7 +208,8 @@ def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
     Returns:
         Origin of the grid for each reduction that occurs.
     """
-    shifts: dict[int, float] = {}
+    shifts: dict[int, list[float]] = {}
+    steps: dict[int, int] = {}
 
     def look(module: nn.Module, inputs: Sequence[Tensor]) -> None:
         step = _pair(module.stride if module.stride is not None else module.kernel_size)
@@ -216,11 +221,11 @@ def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
             if not isinstance(module, nn.Conv2d) and _pair(module.kernel_size) == step:
                 module.kernel_size = 1  # a window as wide as its step has no use without the step
             return
-        if not isinstance(module, nn.AvgPool2d):
-            kernel = _pair(module.kernel_size)
-            # TensorFlow's padding ("same") puts the odd pixel at the end.
-            before = max(kernel - step, 0) // 2 if "Same" in type(module).__name__ else _pair(module.padding)
-            shifts[reduction] = reduction * ((kernel - 1) / 2 - before)
+        kernel = _pair(module.kernel_size)
+        # TensorFlow's padding ("same") puts the odd pixel at the end.
+        before = max(kernel - step, 0) // 2 if "Same" in type(module).__name__ else _pair(module.padding)
+        shifts.setdefault(reduction, []).append(reduction * ((kernel - 1) / 2 - before))
+        steps[reduction] = step
 
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
     hooks = [module.register_forward_pre_hook(look) for module in model.modules() if isinstance(module, kinds)]
@@ -233,8 +238,9 @@ def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
         hook.remove()
     origins, origin = {1: 0.0}, 0.0
     for reduction in sorted(shifts):
-        origin += shifts[reduction]
-        origins[reduction * 2] = origin
+        # Parallel paths may disagree: a ResNet-D's shortcut averages 2 x 2 cells beside a centred convolution.
+        origin += sum(shifts[reduction]) / len(shifts[reduction])
+        origins[reduction * steps[reduction]] = origin
     return origins
 
 
