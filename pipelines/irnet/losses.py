@@ -26,6 +26,9 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
         ``displacement_foreground`` (eq. 5, in cells), ``displacement_background`` (eq. 6), ``boundary`` (eq. 8).
         A set of pairs that is empty contributes 0. Pairs are counted over the whole batch.
     """
+    # Mixed precision may give either in half precision, where 1 - _MARGIN is 1 and long sums lose what comes last.
+    displacement = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
+    boundary = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
     confident = labels != IGNORE
     zero = displacement.sum() * 0 + boundary.sum() * 0
     sums = {name: zero for name in ("fg", "bg", "log_fg", "log_bg", "log_other")}
