@@ -26,13 +26,18 @@ def fields(model: Any, pixels: Any, flip: bool) -> tuple[Any, Any]:
     """Displacement (2, h, w) and boundary (h, w) of one (3, H, W) image, averaged with its mirror image if wanted."""
     import torch
 
+    from stages.cues.backbone import Grid, resample
+
     displacement, boundary = model(pixels[None])
-    if not flip or pixels.shape[-1] % int(model.grid.stride):
-        # Cells of the mirrored image fall on the same pixels only if they fill its width.
+    if not flip:
         return displacement[0], boundary[0]
     mirrored, edge = model(pixels[None].flip(-1))
-    mirrored = mirrored.flip(-1) * torch.tensor([1.0, -1.0], device=mirrored.device).view(1, 2, 1, 1)
-    return ((displacement + mirrored) / 2)[0], ((boundary + edge.flip(-1)) / 2)[0]
+    mirrored = mirrored * torch.tensor([1.0, -1.0], device=mirrored.device).view(1, 2, 1, 1)
+    # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere unless they fill it.
+    grid, width = model.grid, pixels.shape[-1]
+    both = resample(torch.cat([mirrored, edge[:, None]], dim=1), grid, grid, boundary.shape[-2:],
+                    (grid, Grid(-grid.stride, width - 1 - grid.origin)))
+    return ((displacement + both[:, :2]) / 2)[0], ((boundary + both[:, 2]) / 2)[0]
 
 
 def main(params: Path) -> None:

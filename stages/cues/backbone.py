@@ -45,7 +45,8 @@ def grid_of(stride: int) -> Grid:
     return Grid(stride, (stride - 1) / 2)
 
 
-def resample(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int]) -> Tensor:
+def resample(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int],
+             columns: tuple[Grid, Grid] | None = None) -> Tensor:
     """Bilinear values of ``maps`` at the cells of another grid; beyond the border the nearest cell counts.
 
     Features of strided convolutions are not centred where ``interpolate`` assumes: a ResNet's cell i sits on pixel
@@ -55,13 +56,15 @@ def resample(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int]) ->
         maps: (N, C, h, w) on ``source``.
         source, target: the two grids.
         size: (rows, columns) of the result.
+        columns: source and target along the columns, where they differ from those along the rows; with a negative
+            stride of the target the result is mirrored.
 
     Returns:
         (N, C, *size), differentiable.
     """
     rows = _interpolation(size[0], maps.shape[-2], source, target).to(maps)
-    columns = _interpolation(size[1], maps.shape[-1], source, target).to(maps)
-    return rows @ maps @ columns.T
+    across = _interpolation(size[1], maps.shape[-1], *(columns or (source, target))).to(maps)
+    return rows @ maps @ across.T
 
 
 def _interpolation(count: int, cells: int, source: Grid, target: Grid) -> Tensor:

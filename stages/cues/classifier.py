@@ -67,16 +67,15 @@ def class_attention_maps(model: Classifier, image: Tensor, classes: Sequence[int
         logits = model.scale * model.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
         probabilities.append(logits.sigmoid())
         attention = functional.relu(model.head(features))[:, list(classes)]
-        for index, view in enumerate(attention):
-            own = model.backbone.grid
-            if index == 1:
-                # Cell i of the mirrored view lies where it lay before mirroring, counted from the other side.
-                last = own.origin + own.stride * (view.shape[-1] - 1)
-                view = _shift_columns(view.flip(-1), (scaled.shape[-1] - 1 - last - own.origin) / own.stride)
-            # Pixel p of the scaled image is pixel (p + .5) / s - .5 of the image.
-            ratio = scaled.shape[-1] / width
-            source = Grid(own.stride / ratio, (own.origin + 0.5) / ratio - 0.5)
-            total += resample(view[None], source, grid, size)[0]
+        own = model.backbone.grid
+        # Pixel p of the scaled image is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
+        rows, columns = (Grid(own.stride / ratio, (own.origin + 0.5) / ratio - 0.5)
+                         for ratio in (scaled.shape[-2] / height, scaled.shape[-1] / width))
+        total += resample(attention[:1], rows, grid, size, (columns, grid))[0]
+        if flip:
+            # Pixel p of the image is pixel width - 1 - p of its mirror image.
+            mirrored = Grid(-grid.stride, width - 1 - grid.origin)
+            total += resample(attention[1:], rows, grid, size, (columns, mirrored))[0]
     maxima = total.amax(dim=(1, 2), keepdim=True)
     return total / maxima.clamp(min=1e-8), torch.cat(probabilities).mean(0)
 
@@ -88,11 +87,3 @@ def _scaled(image: Tensor, scale: float) -> Tensor:
         return image[0]
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
     return functional.interpolate(image, size=size, mode="bilinear", antialias=scale < 1)[0]
-
-
-def _shift_columns(maps: Tensor, cells: float) -> Tensor:
-    """Move (C, h, w) maps to the right by a fraction of a cell, the border repeated."""
-    if abs(cells) < 1e-6:
-        return maps
-    source, target = Grid(1.0, cells), Grid(1.0, 0.0)
-    return resample(maps[None].contiguous(), source, target, (maps.shape[-2], maps.shape[-1]))[0]
