@@ -1,0 +1,153 @@
+"""Average precision against torchmetrics and a plain loop; the training samples; saving and loading."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stages.cues.augment import AugmentSettings
+from stages.cues.backbone import BackboneSettings
+from stages.cues.classifier import Classifier
+from stages.cues.train import (
+    TaggedImages,
+    classifier_backbone,
+    load_classifier,
+    mean_average_precision,
+    multi_hot,
+    probabilities,
+    save_classifier,
+    tag_losses,
+)
+from stages.runtime.errors import UserError
+
+NARROW = BackboneSettings(name="resnet10t", weights="none", stride=8, freeze_batch_norm=True,
+                          arguments={"channels": [8, 8, 16, 16], "stem_width": 8})
+
+
+def by_loop(scores: list[float], truth: list[int]) -> float:
+    """Mean over the positives of the share of positives among all that rank as high."""
+    ranked = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+    total, hits = 0.0, 0
+    for rank, index in enumerate(ranked, start=1):
+        if truth[index]:
+            hits += 1
+            total += hits / rank
+    return total / hits
+
+
+def test_average_precision_against_references():
+    torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
+    generator = np.random.default_rng(0)
+    scores = generator.random((60, 5)).astype(np.float32)
+    targets = (generator.random((60, 5)) < np.array([0.5, 0.1, 0.9, 0.3, 0.02])).astype(np.float32)
+    targets[0, 4] = 1
+    found = mean_average_precision(scores, targets)
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    reference = torchmetrics.multilabel_average_precision(torch.from_numpy(scores), torch.from_numpy(targets).int(), 5,
+                                                          average=None)
+    for index, value in found.items():
+        assert value == pytest.approx(by_loop(scores[:, index].tolist(), targets[:, index].tolist()), abs=1e-9)
+        assert value == pytest.approx(float(reference[index]), abs=1e-5)
+
+
+def test_average_precision_of_special_cases():
+    targets = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1]], np.float32)
+    found = mean_average_precision(np.array([[0.9, 0.1, 0.5], [0.1, 0.2, 0.5], [0.8, 0.3, 0.5]]), targets)
+    assert found == {0: 1.0, 2: 1.0}  # class 1 does not occur
+    worst = mean_average_precision(np.array([[0.1], [0.9], [0.8]]), np.array([[1], [0], [0]]))
+    assert worst == {0: pytest.approx(1 / 3)}
+    assert mean_average_precision(np.zeros((0, 2)), np.zeros((0, 2))) == {}
+    # Equal scores keep the images' order.
+    assert mean_average_precision(np.zeros((2, 1)), np.array([[0], [1]])) == {0: 0.5}
+
+
+def entries() -> list[dict]:
+    return [{"id": 1, "file_name": "a.png", "tags": [3, 11]}, {"id": 2, "file_name": "b.png", "tags": []}]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "a.png"), generator.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    cv2.imwrite(str(tmp_path / "b.png"), generator.integers(0, 256, (30, 20), dtype=np.uint8))
+    return tmp_path
+
+
+def test_multi_hot():
+    assert multi_hot(entries(), [1, 3, 5]).tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert multi_hot([], [1, 3]).shape == (0, 2)
+
+
+def test_tagged_images(folder):
+    samples = TaggedImages(folder, entries(), [1, 3], AugmentSettings(crop=32, long_side=(20, 40)))
+    assert len(samples) == 2
+    sample = samples.sample(0, np.random.default_rng(1))
+    assert sample["image"].shape == (3, 32, 32)
+    assert sample["image"].dtype == torch.uint8
+    assert sample["target"].tolist() == [0, 1]
+    assert samples.sample(1, np.random.default_rng(1))["target"].tolist() == [0, 0]
+    assert torch.equal(sample["image"], samples.sample(0, np.random.default_rng(1))["image"])
+    assert not torch.equal(sample["image"], samples.sample(0, np.random.default_rng(2))["image"])
+
+
+def test_pixels_arrive_as_rgb(folder):
+    cv2.imwrite(str(folder / "red.png"), np.full((32, 32, 3), (0, 0, 255), np.uint8))
+    samples = TaggedImages(folder, [{"id": 3, "file_name": "red.png", "tags": []}], [1],
+                           AugmentSettings(crop=32, long_side=None, scale=(1.0, 1.0)))
+    image = samples.sample(0, np.random.default_rng(0))["image"]
+    assert image[0].min() == 255
+    assert image[1:].max() == 0
+
+
+def test_loss_is_the_cross_entropy_of_the_tags():
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], dtype=torch.float64)
+    target = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    found = tag_losses(torch.nn.Identity(), {"image": logits, "target": target})
+    probability = 1 / (1 + np.exp(-logits.numpy()))
+    wanted = -np.mean(np.where(target.numpy() == 1, np.log(probability), np.log(1 - probability)))
+    assert float(found["classification"]) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_probabilities_of_whole_images(folder):
+    torch.manual_seed(0)
+    model = Classifier(NARROW, 3)
+    found = probabilities(model, folder, entries())
+    assert found.shape == (2, 3)
+    assert not model.training
+    assert ((found > 0) & (found < 1)).all()
+    assert probabilities(model, folder, []).shape == (0, 3)
+
+
+def test_save_and_load(tmp_path):
+    torch.manual_seed(0)
+    model = Classifier(NARROW, 3, dropout=0.2, scale=4.0).eval()
+    save_classifier(tmp_path / "models", model, [2, 5, 9])
+    copy, category_ids = load_classifier(tmp_path / "models", torch.device("cpu"))
+    assert category_ids == [2, 5, 9]
+    assert not copy.training
+    image = torch.rand(2, 3, 40, 56)
+    with torch.no_grad():
+        assert torch.equal(model(image), copy(image))
+        assert torch.equal(model.attention(image), copy.attention(image))
+        assert torch.equal(model.backbone(image), classifier_backbone(tmp_path / "models", torch.device("cpu"))(image))
+    assert copy.backbone.grid == model.backbone.grid
+    assert copy.backbone.settings.freeze_batch_norm
+    first = (tmp_path / "models" / "weights.pt").read_bytes()
+    save_classifier(tmp_path / "models", model, [2, 5, 9])
+    assert (tmp_path / "models" / "weights.pt").read_bytes() == first
+
+
+def test_a_saved_classifier_that_does_not_fit(tmp_path):
+    save_classifier(tmp_path, Classifier(NARROW, 3), [2, 5, 9])
+    described = json.loads((tmp_path / "classifier.json").read_text())
+    described["category_ids"] = [2, 5]
+    (tmp_path / "classifier.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"weights\.pt: does not fit"):
+        load_classifier(tmp_path, torch.device("cpu"))
+    (tmp_path / "classifier.json").unlink()
+    with pytest.raises(UserError, match=r"classifier\.json"):
+        load_classifier(tmp_path, torch.device("cpu"))
