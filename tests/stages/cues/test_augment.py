@@ -42,9 +42,9 @@ def test_labels_move_with_scaled_pixels(scale):
     for seed in range(6):
         view, cut, inside = random_view(image, labels, np.random.default_rng(seed), settings(scale=scale))
         # Away from the blocks' borders both interpolations must show the same block.
-        chosen = inside & (cv2.dilate(cut, np.ones((3, 3))) == cv2.erode(cut, np.ones((3, 3))))
-        chosen[[0, -1]] = chosen[:, [0, -1]] = False  # their neighbours are cut off
-        assert chosen.sum() > 200
+        chosen = inside & (cv2.dilate(cut, np.ones((7, 7))) == cv2.erode(cut, np.ones((7, 7))))
+        chosen[:3] = chosen[-3:] = chosen[:, :3] = chosen[:, -3:] = False  # their neighbours are cut off
+        assert chosen.sum() > 100
         assert (view[chosen][:, 0] == 10 * cut[chosen]).all()
 
 
