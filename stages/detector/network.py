@@ -48,7 +48,8 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         post_nms_top_n={"training": settings.proposals, "testing": settings.proposals}, nms_thresh=0.7)
 
     heads = CrowdRoIHeads(
-        box_roi_pool=AlignedPool(settings.levels, 7, settings.roi_canonical_size), box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
+        box_roi_pool=AlignedPool(settings.levels, 7, settings.roi_canonical_size),
+        box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
         box_predictor=FastRCNNPredictor(settings.box_head_channels, classes + 1),
         fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=settings.roi_samples,
         positive_fraction=settings.roi_positives, bbox_reg_weights=None,
