@@ -38,7 +38,7 @@ def _bilinear(field: np.ndarray, at_yx: np.ndarray) -> np.ndarray:
     y0 = np.minimum(y.astype(np.intp), max(height - 2, 0))
     x0 = np.minimum(x.astype(np.intp), max(width - 2, 0))
     y1, x1 = np.minimum(y0 + 1, height - 1), np.minimum(x0 + 1, width - 1)
-    fy, fx = y - y0, x - x0
+    fy, fx = y - y0.astype(y.dtype), x - x0.astype(x.dtype)  # float32 minus int64 would be float64
     flat = field.reshape(len(field), -1)
     top = flat[:, y0 * width + x0] * (1 - fx) + flat[:, y0 * width + x1] * fx
     bottom = flat[:, y1 * width + x0] * (1 - fx) + flat[:, y1 * width + x1] * fx
