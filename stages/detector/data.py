@@ -23,7 +23,7 @@ class Labels:
 
     Attributes:
         images: COCO images, sorted by id.
-        instances: image id -> annotations of things that are not crowds.
+        instances: image id -> ``category_id`` and ``segmentation`` of each thing that is no crowd.
         crowds: image id -> RLEs of regions that are neither object nor background.
         categories: the things, ``{"id", "name"}``, by position: position + 1 is torchvision's label.
         folder: where the ``file_name``s lie.
@@ -60,7 +60,9 @@ def read_labels(path: Path, folder: Path, train: DetectorTrainSettings) -> Label
     crowds: dict[int, list[Any]] = {}
     for image_id, group in coco.annotations_by_image(content).items():
         wanted = [item for item in group if item["category_id"] in known]
-        instances[image_id] = [item for item in wanted if not item.get("iscrowd")]
+        # Only what training needs: on COCO every loader process holds its own copy of this.
+        instances[image_id] = [{key: item[key] for key in ("category_id", "segmentation")}
+                               for item in wanted if not item.get("iscrowd")]
         crowds[image_id] = [item["segmentation"] for item in wanted if item.get("iscrowd")] * train.ignore_crowds
     if not any(instances.values()):
         raise UserError(f"{path}: no instance of any thing class in {len(instances)} images, so there is nothing to "

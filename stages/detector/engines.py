@@ -71,14 +71,16 @@ def engine(name: str) -> Engine:
 def estimate(settings: DetectorSettings, device: str, processes: int = 1) -> dict[str, float]:
     """About how long training takes [s] and what it writes [bytes], within a factor of three or so.
 
-    Scaled from a few measured steps: time goes with steps x images x pixels and with the width of the network.
+    Scaled from measured steps: a share for the boxes of each image, and one that goes with its pixels.
     """
     train = settings.train
     side = sorted(train.min_sides)[len(train.min_sides) // 2]
-    pixels = side * min(1.33 * side, train.max_side)
+    megapixels = side * min(1.33 * side, train.max_side) / 1e6
     narrow = settings.engine == "torchvision" and settings.torchvision.fpn_channels < 128
-    # Seconds per image and million input pixels, forward and backward, on two cores and on one recent GPU.
-    rate = {"cpu": 1.2 if narrow else 6.0}.get(device.partition(":")[0], 0.02 if narrow else 0.06)
-    seconds = train.steps * train.batch_size * (0.01 + rate * pixels / 1e6) / max(1, processes)
+    if device.partition(":")[0] == "cpu":  # two cores
+        per_image, per_megapixel = (0.01, 1.6) if narrow else (0.7, 8.0)
+    else:  # one recent GPU
+        per_image, per_megapixel = (0.005, 0.02) if narrow else (0.02, 0.06)
+    images = train.steps * train.batch_size / max(1, processes)
     weights = 15e6 if narrow else 180e6
-    return {"seconds": seconds, "bytes": 3 * weights}
+    return {"seconds": images * (per_image + per_megapixel * megapixels), "bytes": 3 * weights}

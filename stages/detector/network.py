@@ -27,12 +27,13 @@ from stages.runtime.errors import UserError
 
 
 def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, classes: int,
-          pretrained: bool = True) -> GeneralizedRCNN:
+          pretrained: bool = True) -> MaskRCNN:
     """A Mask R-CNN for ``classes`` things (background not counted).
 
-    In training it takes images (3 x H x W, 0..1) and targets with ``boxes`` (N x 4, xyxy), ``labels`` (1..classes),
-    ``masks`` (N x H x W, uint8) and optionally ``crowd`` (H x W, bool), all at the network's resolution, and gives the
-    losses. In evaluation it takes images of any size and gives boxes, labels, scores and masks at that size.
+    In training it takes images (3 x H x W, 0..1) and ``Targets`` with ``boxes`` (N x 4, xyxy), ``labels``
+    (1..classes), ``masks`` (N x H x W, uint8) and optionally ``crowd`` (H x W, bool), all at the network's resolution,
+    and gives the losses. In evaluation it takes images of any size and gives boxes, labels, scores and masks at
+    that size.
 
     Raises:
         UserError: the backbone does not exist, lacks a level, or its weights do not fit.
@@ -60,7 +61,7 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         mask_predictor=MaskRCNNPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1], classes + 1))
     transform = ResizeWhenPredicting(predict.min_side, predict.max_side, list(backbone.mean), list(backbone.std),
                                      size_divisible=max(settings.levels))
-    return GeneralizedRCNN(backbone, rpn, heads, transform)
+    return MaskRCNN(backbone, rpn, heads, transform)
 
 
 def _head_norm(settings: TorchvisionSettings) -> Callable[[int], nn.Module] | None:
@@ -70,8 +71,29 @@ def _head_norm(settings: TorchvisionSettings) -> Callable[[int], nn.Module] | No
                                          channels)
 
 
+class Targets:
+    """What each image of a batch holds.
+
+    A class of its own hides it from Fabric, which under mixed precision makes half numbers of every tensor that goes
+    into a network: fine for pixels, but half coordinates near 1000 are whole pixels apart.
+    """
+
+    def __init__(self, images: list[dict[str, Tensor]]) -> None:
+        self.images = images
+
+
+class MaskRCNN(GeneralizedRCNN):
+    """torchvision's two-stage detector with the parts of this module."""
+
+    def forward(self, images: list[Tensor], targets: Targets | None = None) -> Any:
+        return super().forward(images, None if targets is None else targets.images)
+
+
 class PyramidBackbone(nn.Module):
-    """timm's feature maps under torchvision's FPN. ``forward``: B x 3 x H x W -> {"0": finest, "1": ..., "pool"}."""
+    """timm's feature maps under torchvision's FPN. ``forward``: B x 3 x H x W -> {"0": finest, "1": ..., "pool"}.
+
+    The maps are in single precision under mixed precision too, because anchors and boxes take their type from them.
+    """
 
     def __init__(self, settings: TorchvisionSettings, pretrained: bool) -> None:
         super().__init__()
@@ -83,7 +105,7 @@ class PyramidBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = OrderedDict((str(index), feature) for index, feature in enumerate(self.body(images)))
-        return self.pyramid(maps)
+        return OrderedDict((name, feature.float()) for name, feature in self.pyramid(maps).items())
 
 
 def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
@@ -169,9 +191,8 @@ class AlignedPool(nn.Module):
         pooled = maps["0"].new_zeros(len(rois), maps["0"].shape[1], self.size, self.size)
         for index, step in enumerate(self.strides):
             chosen = torch.where(level == index)[0]
-            found = roi_align(maps[str(index)], rois[chosen].to(maps[str(index)].dtype), self.size, 1.0 / step,
-                              sampling_ratio=2, aligned=True)
-            pooled = pooled.index_copy(0, chosen, found.to(pooled.dtype))
+            found = roi_align(maps[str(index)], rois[chosen], self.size, 1.0 / step, sampling_ratio=2, aligned=True)
+            pooled = pooled.index_copy(0, chosen, found)
         return pooled
 
 

@@ -48,7 +48,7 @@ def _collate(samples: list[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]
 
 def _losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
     images, targets = batch
-    return model(images, targets)
+    return model(images, network.Targets(targets))
 
 
 def _optimizer(model: nn.Module, settings: DetectorSettings) -> torch.optim.Optimizer:

@@ -35,7 +35,7 @@ def test_losses_are_finite_for_full_and_empty_images(tiny):
     model = build(tiny).train()
     images = [torch.rand(3, 40, 48), torch.rand(3, 40, 48)]
     for targets in ([target([[4, 4, 20, 20]]), target([])], [target([]), target([])]):
-        losses = model(images, targets)
+        losses = model(images, network.Targets(targets))
         assert set(losses) == {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
         assert all(torch.isfinite(loss) for loss in losses.values())
 
@@ -66,7 +66,7 @@ def test_a_batch_wholly_under_crowds_still_has_a_loss(tiny):
     torch.manual_seed(0)
     model = build(tiny).train()
     everywhere = torch.ones(40, 48, dtype=torch.bool)
-    losses = model([torch.rand(3, 40, 48)], [target([[4, 4, 20, 20]], everywhere)])
+    losses = model([torch.rand(3, 40, 48)], network.Targets([target([[4, 4, 20, 20]], everywhere)]))
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
@@ -134,6 +134,12 @@ def test_stages_train_and_predict(dataset):
     assert {item["category_id"] for item in results} <= {7, 90}
     assert results == sorted(results, key=lambda item: (item["image_id"], -item["score"]))
     COCO(str(layout.TRUTH["val"])).loadRes(results)
+
+
+def test_mixed_precision_trains(dataset):
+    train.main(write_params(steps=2, precision="bf16-mixed"))
+    weights = torch.load(layout.method_models("irnet") / "detector/model.pth", weights_only=True)
+    assert all(value.dtype != torch.bfloat16 and torch.isfinite(value).all() for value in weights.values())
 
 
 def test_interrupted_training_ends_in_the_same_weights(dataset, monkeypatch):
