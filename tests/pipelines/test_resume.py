@@ -1,0 +1,123 @@
+"""SIGKILL in the middle of a long stage, of the stage and of `dvc` itself; then `dvc repro` goes on.
+
+Slow: the whole chain runs at a small size, once undisturbed and once with a kill in every long stage.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.workspace import ROOT, changed
+from stages.runtime.settings import read_yaml
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "dataset.shapes": {"train": 48, "val": 12, "width": 96, "height": 80},
+    "runtime.checkpoint_seconds": 0.5, "runtime.workers": 2,
+    "irnet.classifier.epochs": 12, "irnet.network.epochs": 8, "detector.train.steps": 60,
+}
+# Where unfinished work shows that a stage is in the middle, as a pattern below .work.
+MIDDLE = {
+    "prepare": "prepare-*/**/*.json",
+    "train_classifier": "irnet-train_classifier-*/checkpoint.pt",
+    "infer_cams": "irnet-infer_cams-*/cams/*.npz",
+    "mine_relations": "irnet-mine_relations-*/relations/*.npz",
+    "train_irnet": "irnet-train_irnet-*/checkpoint.pt",
+    "propagate": "irnet-propagate-*/propagated/*.npz",
+    "train": "train-*/*",
+    "predict": "predict-*/images/*.json",
+}
+
+
+def _workspace(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("stages", "pipelines", "dvc.yaml"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(folder)], check=True)
+    params = changed(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), SMALL)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    return folder
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    # A process called `dvc`, as users start it: stages find it among their ancestors.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                   "PYTHONPATH": ""}
+    log = (folder / "log").open("a")
+    return subprocess.Popen(["dvc", "repro", "report"], cwd=folder, stdout=log, stderr=log, text=True,
+                            env=environment, start_new_session=True)
+
+
+def _processes(folder: Path) -> list[int]:
+    """Processes that run in ``folder``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder.resolve():
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z":
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def _stage_pid(folder: Path, stage: str) -> int | None:
+    for pid in _processes(folder):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        if words[1:2] == ["-m"] and words[2].endswith(f".{stage}"):
+            return pid
+    return None
+
+
+def _wait_for_middle(folder: Path, stage: str, dvc: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        if any((folder / ".work").glob(MIDDLE[stage])) and _stage_pid(folder, stage):
+            return
+        assert dvc.poll() is None, (folder / "log").read_text()[-2000:]
+        time.sleep(0.02)
+    raise AssertionError(f"{stage} was never seen in the middle of its work")
+
+
+def test_killed_stages_go_on_and_leave_no_orphans(tmp_path: Path) -> None:
+    plain, killed = _workspace(tmp_path / "plain"), _workspace(tmp_path / "killed")
+    assert _start(plain).wait(900) == 0, (plain / "log").read_text()[-2000:]
+
+    for number, stage in enumerate(MIDDLE):
+        dvc = _start(killed)
+        _wait_for_middle(killed, stage, dvc)
+        if number % 2:
+            os.kill(dvc.pid, signal.SIGKILL)
+        else:
+            pid = _stage_pid(killed, stage)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        dvc.wait(60)
+        deadline = time.monotonic() + 10
+        while _processes(killed) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _processes(killed), f"orphans after the kill in {stage}"
+        (killed / "log").write_text("")
+        again = _start(killed)
+        # It must take up the old work, not begin anew.
+        deadline = time.monotonic() + 120
+        while "going on with the work" not in (killed / "log").read_text() and time.monotonic() < deadline:
+            assert again.poll() in (None, 0), (killed / "log").read_text()[-2000:]
+            time.sleep(0.05)
+        assert "going on with the work" in (killed / "log").read_text(), f"{stage} began anew"
+        os.killpg(again.pid, signal.SIGKILL) if stage != "predict" else None
+        again.wait(600)
+    if again.returncode != 0:
+        assert _start(killed).wait(600) == 0, (killed / "log").read_text()[-2000:]
+    for name in ("data/irnet/pseudo_labels.json", "data/irnet/predictions.json", "metrics/score.json"):
+        assert (killed / name).read_bytes() == (plain / name).read_bytes(), f"{name} differs after the kills"
