@@ -126,8 +126,9 @@ def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[f
         body = timm.create_model(settings.backbone, pretrained=download, features_only=True,
                                  out_indices=tuple(strides.index(level) for level in settings.levels), **arguments)
     except (RuntimeError, TypeError, AttributeError, AssertionError, OSError) as error:
-        raise UserError(f"{key}: timm cannot make {settings.backbone!r} with {arguments or 'no arguments'}"
-                        f"{' and download its weights' * download} ({str(error).splitlines()[0]})") from None
+        hint = "; where its weights cannot be downloaded give a file or 'none' as detector.torchvision.weights"
+        raise UserError(f"{key}: timm cannot make {settings.backbone!r} with {arguments or 'no arguments'} "
+                        f"({str(error).splitlines()[0]}){hint * download}") from None
     if pretrained and settings.weights not in ("imagenet", "none"):
         load_backbone(body, Path(settings.weights))
     if settings.batch_norm == "frozen":
