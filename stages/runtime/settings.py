@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from stages.runtime.errors import UserError, summarise
 
@@ -17,7 +17,16 @@ from stages.runtime.errors import UserError, summarise
 class Settings(BaseModel):
     """Base of all settings: frozen, and a key that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name is not None:
+            options = set(_options(cls.model_fields[info.field_name].annotation))
+            if options & {int, float} and bool not in options:
+                raise ValueError("input should be a number")
+        return value
 
 
 class RuntimeSettings(Settings):
@@ -40,11 +49,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            # Sections are keyed by plain words; "<<" takes a mapping in, which what stands beside it may override.
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+            if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} appears twice", key_node.start_mark)
-            seen.add(key)
+                    None, None, f"key {key_node.value!r} appears twice", key_node.start_mark)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
@@ -61,12 +72,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; copy one from pipelines/presets/") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UserError(f"{path}{place}: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a mapping of sections was expected, found {type(content).__name__}")
+        found = "an empty file" if content is None else type(content).__name__
+        raise UserError(f"{path}: a mapping of sections was expected, found {found}")
     return content
 
 
@@ -76,36 +90,76 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _fields_at(kind: Any, location: Sequence[str | int]) -> list[str]:
-    """Names of the fields of the model that holds the last part of ``location``."""
-    for part in location[:-1]:
-        field = getattr(kind, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        kind = field.annotation
-        options = [item for item in getattr(kind, "__args__", ()) if hasattr(item, "model_fields")]
-        kind = options[0] if options else kind
-    return sorted(getattr(kind, "model_fields", {}))
+def _options(kind: Any) -> list[Any]:
+    """What a type may be: the members of a union without None and without their constraints, or the type itself."""
+    if get_origin(kind) is Annotated:
+        return _options(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [option for member in get_args(kind) if member is not NoneType for option in _options(member)]
+    return [kind]
 
 
-def _sentence(path: Path, section: str, kind: Any, error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join([section, *location])
+def _item(kind: Any, part: str | int) -> Any:
+    """Type of a field of a model, or of an item of a list, tuple or mapping."""
+    fields = getattr(kind, "model_fields", {})
+    if part in fields:
+        return fields[part].annotation
+    items = [item for item in get_args(kind) if item is not Ellipsis] or [Any]
+    if get_origin(kind) is dict:
+        return items[-1]
+    return items[part] if isinstance(part, int) and part < len(items) else items[0]
+
+
+def _locate(kind: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """The key path that a user knows, and the fields that are allowed where its last part stands.
+
+    Pydantic's location also names the member of a union that it tried; nobody wrote that into a file.
+    """
+    path: list[str] = []
+    fields: list[str] = []
+    for part in location:
+        options = _options(kind)
+        if len(options) > 1:
+            kind = next((option for option in options if getattr(option, "__name__", "") == part), Any)
+            continue
+        fields = sorted(getattr(options[0], "model_fields", {}))
+        path.append(str(part))
+        kind = _item(options[0], part)
+    return path, fields
+
+
+def _message(error: Any, path: Sequence[str], fields: Sequence[str]) -> str:
+    """What is wrong with one value, without saying which value was found."""
     if error["type"] == "extra_forbidden":
-        fields = _fields_at(kind, error["loc"])
-        return (f"{path}: {key}: unknown key{nearest(location[-1], fields)}"
-                f" (allowed: {', '.join(fields) or 'none'})")
+        return f"unknown key{nearest(path[-1], fields)} (allowed: {', '.join(fields) or 'none'})"
     if error["type"] == "missing":
-        return f"{path}: {key}: missing; {'a ' + section + ' section needs it' if location else 'it is required'}"
-    found = error.get("input")
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    hint = ""
-    if error["type"] == "literal_error":
-        allowed = [item.strip(" '") for item in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        hint = nearest(str(found), allowed)
-    shown = "" if isinstance(found, dict) and location == [] else f", found {found!r}"
-    return f"{path}: {key}: {message}{shown}{hint}"
+        return "missing; it is required"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "a mapping of keys was expected"
+    text = error["msg"].removeprefix("Value error, ")
+    return text[0].lower() + text[1:]
+
+
+def _hint(error: Any) -> str:
+    if error["type"] != "literal_error":
+        return ""
+    allowed = [item.strip(" '") for item in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+    return nearest(str(error["input"]), allowed)
+
+
+def _sentences(path: Path, section: str, kind: Any, errors: Sequence[Any]) -> list[str]:
+    """One sentence per wrong key; what the members of a union say of the same value is joined."""
+    found: dict[str, tuple[list[str], str]] = {}
+    wrong_items = {tuple(error["loc"][:-1]) for error in errors}
+    for error in errors:
+        if error["type"] == "too_short" and error["loc"] in wrong_items:
+            continue  # pydantic counts only the items that are right
+        location, fields = _locate(kind, error["loc"])
+        silent = error["type"] in ("extra_forbidden", "missing") or (not location and isinstance(error["input"], dict))
+        shown = "" if silent else f", found {'nothing' if error['input'] is None else repr(error['input'])}"
+        messages, _ = found.setdefault(".".join([section, *location]), ([], f"{shown}{_hint(error)}"))
+        messages.append(_message(error, location, fields))
+    return [f"{path}: {key}: {', or '.join(dict.fromkeys(messages))}{rest}" for key, (messages, rest) in found.items()]
 
 
 def validate(path: str | Path, content: dict[str, Any], sections: dict[str, Any]) -> SimpleNamespace:
@@ -118,16 +172,17 @@ def validate(path: str | Path, content: dict[str, Any], sections: dict[str, Any]
             problems.append(f"{path}: {section}: missing section{nearest(section, list(content))}")
             continue
         try:
-            parsed[section] = TypeAdapter(kind).validate_python(content[section])
+            # A bare number is what it says; inside models YAML's 1e-4, which it takes for text, is a number too.
+            parsed[section] = TypeAdapter(kind).validate_python(content[section], strict=kind is int or None)
         except ValidationError as error:
-            problems += [_sentence(path, section, kind, item) for item in error.errors()]
+            problems += _sentences(path, section, kind, error.errors())
     if problems:
         raise UserError(problems[0] if len(problems) == 1 else summarise(problems, f"{path}: settings are wrong:"))
     return SimpleNamespace(**parsed)
 
 
 def load_settings(path: str | Path, **sections: Any) -> SimpleNamespace:
-    """Parse the named top-level sections of a ``params.yaml``, e.g. ``load_settings(p, seed=int, irnet=IRNetSettings)``.
+    """Parse the named top-level sections of a ``params.yaml``, e.g. ``load_settings(path, seed=int, score=Score)``.
 
     Raises:
         UserError: with file, key path, the value found, what is allowed and the nearest spelling.
