@@ -72,7 +72,9 @@ class Work:
     ``publish`` moves results to where DVC expects them. After an error or a kill the folder stays for the next run.
     """
 
-    def __init__(self, stage: str, inputs: Sequence[str | Path], parameters: Any, root: Path = layout.WORK) -> None:
+    def __init__(self, stage: str, inputs: Sequence[str | Path], parameters: Any, root: Path = layout.WORK,
+                 patience_seconds: float = 20.0) -> None:
+        self.patience_seconds = patience_seconds
         self.stage = stage
         self.root = root
         self.folder = root / f"{stage}-{digest_of(stage, inputs, parameters)}"
@@ -84,8 +86,10 @@ class Work:
             self.folder.mkdir(parents=True, exist_ok=True)
             return self
         self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = _acquire(self.root / f"{self.stage}.lock", self.stage)
-        for leftover in sorted(self.root.glob(f"{self.stage}-*")):
+        self._lock = _acquire(self.root / f"{self.stage}.lock", self.stage, self.patience_seconds)
+        # The name is matched whole: another stage's may begin like this one's.
+        leftovers = self.root.glob(f"{self.stage}-{'[0-9a-f]' * 16}")
+        for leftover in sorted(leftovers):
             if leftover != self.folder:
                 shutil.rmtree(leftover, ignore_errors=True)
         if self.folder.exists():
@@ -129,7 +133,7 @@ class Work:
             self._lock.close()
 
 
-def _acquire(path: Path, stage: str, patience_seconds: float = 20.0) -> IO[str]:
+def _acquire(path: Path, stage: str, patience_seconds: float) -> IO[str]:
     """Lock ``path`` for this process; the kernel lets go of it when the process ends, however it ends.
 
     Waits a little, because an orphan of a killed run may still be on its way out.
