@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import BrokenExecutor
+from itertools import islice
+from typing import Any, NoReturn, TypeVar
 
 from stages.runtime.errors import UserError
 from stages.runtime.progress import progress
@@ -51,13 +55,29 @@ class one_thread:
         self._limits.restore_original_limits()
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> Result | UserError:
-    """Run one item; the user's errors travel back as values, so that every backend reports them alike."""
+class _Failure:
+    """An exception on its way from a worker. A value, because joblib can deadlock when a task raises as it submits."""
+
+    def __init__(self, error: Exception) -> None:
+        self.text = "".join(traceback.format_exception(error))
+        try:
+            self.error: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled here
+        except Exception as problem:  # some exceptions cannot be made again from their arguments
+            self.error = RuntimeError(f"{type(error).__name__}: {error} (it cannot be pickled: {problem})")
+
+    def raise_again(self) -> NoReturn:
+        if isinstance(self.error, UserError):
+            raise self.error
+        raise self.error from RuntimeError(f"in a worker process:\n{self.text}")
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result | _Failure:
+    """Run one item in a worker."""
     with one_thread():
         try:
             return function(item)
-        except UserError as error:
-            return UserError(str(error))
+        except Exception as error:
+            return _Failure(error)
 
 
 def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runtime: RuntimeSettings,
@@ -71,28 +91,39 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
         description: of the progress bar.
 
     Raises:
-        UserError: the first one that an item raised (in the order of the items), or a backend that is not installed.
+        UserError: the first one that an item raised (in the order of the items), a backend that is not installed, or
+            a worker that was killed.
     """
     workers = min(worker_count(runtime.workers), max(1, len(items)))
     if workers == 1 and runtime.backend == "loky":
-        outcomes: Any = (_call(function, item) for item in items)
-        return _collect(outcomes, len(items), description)
+        with one_thread():
+            return [function(item) for item in progress(items, len(items), description)]
 
     from joblib import Parallel, delayed, parallel_config
 
     backend, options = _backend(runtime.backend, workers)
+    failures: list[_Failure] = []
+    # After a failure no more items are handed out and those under way are waited for: nothing has to be aborted.
+    calls = (delayed(_call)(function, item) for item in items if not failures)
     # joblib pins the BLAS threads of loky's workers; `_call` does it for the other backends and for torch and OpenCV.
     with parallel_config(backend=backend, n_jobs=workers, **options):
-        outcomes = Parallel(return_as="generator")(delayed(_call)(function, item) for item in items)
-        return _collect(outcomes, len(items), description)
-
-
-def _collect(outcomes: Any, total: int, description: str) -> list[Any]:
-    results = []
-    for outcome in progress(outcomes, total, description):
-        if isinstance(outcome, UserError):
-            raise outcome
-        results.append(outcome)
+        if runtime.backend == "ray":  # its joblib backend gives lists only: portions keep the progress bar alive
+            portions = iter(lambda: list(islice(calls, 16 * workers)), [])
+            outcomes: Any = (outcome for portion in portions for outcome in Parallel()(portion))
+        else:
+            outcomes = Parallel(return_as="generator")(calls)
+        results = []
+        try:
+            for outcome in progress(outcomes, len(items), description):
+                if isinstance(outcome, _Failure):
+                    failures.append(outcome)
+                else:
+                    results.append(outcome)
+        except BrokenExecutor as error:
+            raise UserError(f"{description}: a worker process was killed, perhaps for want of memory; set "
+                            f"runtime.workers below {workers} (finished items are kept)") from error
+    if failures:
+        failures[0].raise_again()
     return results
 
 
@@ -102,24 +133,40 @@ def _backend(name: str, workers: int) -> tuple[str, dict[str, Any]]:
         return name, {"inner_max_num_threads": 1}
     try:
         if name == "dask":
-            from distributed import Client, get_client
-
-            try:
-                get_client()
-            except ValueError:
-                address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-                Client(address) if address else Client(n_workers=workers, threads_per_worker=1, processes=True,
-                                                       dashboard_address=None)
-            return name, {}
-        import ray
-        from ray.util.joblib import register_ray
-
-        if not ray.is_initialized():
-            address = os.environ.get("RAY_ADDRESS")
-            ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False,
-                     include_dashboard=False)
-        register_ray()
-        return name, {}
+            _start_dask(workers)
+        else:
+            _start_ray(workers)
     except ImportError as error:
         raise UserError(f"runtime.backend: {name} is not installed ({error}); "
                         f"`pip install 'weakmask[{name}]'`, or use loky") from None
+    return name, {}
+
+
+_clients: list[Any] = []  # Dask itself keeps only weak references to them
+
+
+def _start_dask(workers: int) -> None:
+    """Join the cluster at DASK_SCHEDULER_ADDRESS, or start one on this machine, unless this process has one."""
+    from distributed import Client, get_client
+
+    try:
+        get_client()
+    except ValueError:
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        _clients.append(Client(address) if address else Client(n_workers=workers, threads_per_worker=1, processes=True,
+                                                               dashboard_address=None))
+
+
+def _start_ray(workers: int) -> None:
+    """Join the cluster at RAY_ADDRESS, or start one on this machine, unless this process has one."""
+    import logging
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.util.joblib import register_ray
+
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False, include_dashboard=False,
+                 logging_level=logging.ERROR)
+    register_ray()
