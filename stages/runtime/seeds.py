@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def entropy(seed: int, *keys: int | str) -> int:
     """A 63-bit integer that is the same for the same seed and keys on every machine and Python."""
-    text = "\0".join([str(int(seed)), *(f"{type(key).__name__}:{key}" for key in keys)])
+    # NumPy's integers are the same keys as Python's.
+    words = [f"str:{key}" if isinstance(key, str) else f"int:{int(key)}" for key in keys]
+    text = "\0".join([str(int(seed)), *words])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
