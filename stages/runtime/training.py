@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stages.runtime import devices, distributed, seeds
 from stages.runtime.errors import UserError
-from stages.runtime.files import atomic_path
+from stages.runtime.files import atomic_path, write_text
 from stages.runtime.parallel import worker_count
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings
@@ -147,7 +147,7 @@ def fit(
     Raises:
         UserError: a loss that is not finite, with its name and step; a batch smaller than the processes.
     """
-    if batch_size < distributed.world_size() or len(samples) == 0:
+    if min(batch_size, len(samples)) < distributed.world_size():
         raise UserError(f"{description}: {len(samples)} samples in batches of {batch_size} cannot be shared by "
                         f"{distributed.world_size()} processes")
     fabric = _fabric(runtime)
@@ -169,7 +169,7 @@ def fit(
     saved = time.monotonic()
     for step, batch in enumerate(batches, start=first):
         torch.manual_seed(seeds.entropy(seed, "step", step, fabric.global_rank))
-        for group, rate in zip(optimizer.param_groups, base_rates):
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * schedule(step / total)
         with fabric.autocast():
             terms = losses(wrapped, _to_device(batch, fabric.device))
@@ -271,7 +271,10 @@ class _Curves:
 
 def _cut(table: Path, first: int) -> None:
     """Drop the rows that a killed run wrote after its last checkpoint."""
-    head, *rows = table.read_text().splitlines()
-    column = head.split("\t").index("step")
-    kept = [row for row in rows if int(row.split("\t")[column]) < first]
-    table.write_text("\n".join([head, *kept]) + "\n")
+    head, *rows = table.read_text().splitlines() or ["step"]
+    names = head.split("\t")
+    column = names.index("step")
+    # A kill may have cut the last row short.
+    whole = [row for row in rows if row.count("\t") == len(names) - 1 and row.split("\t")[column].isdigit()]
+    kept = [row for row in whole if int(row.split("\t")[column]) < first]
+    write_text(table, "\n".join([head, *kept]) + "\n")
