@@ -104,8 +104,9 @@ def describe(settings: SimpleNamespace) -> list[str]:
     detector = detector_estimate(settings.detector, device.type, settings.runtime.processes)
     seconds, size = seconds + detector["seconds"], size + detector["bytes"]
     free = shutil.disk_usage(".").free
+    stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]
     lines = [
-        f"method    {settings.method}: {' -> '.join(['prepare', 'annotate', *chain, 'score', 'train', 'predict', 'evaluate', 'report'])}",
+        f"method    {settings.method}: {' -> '.join(stages)}",
         f"data      {settings.dataset.kind} ({settings.dataset.root}), about {images} training images; "
         f"labels: {', '.join(settings.annotations.kinds)}",
         f"device    {device}, {workers} workers ({settings.runtime.backend}), "

@@ -84,6 +84,9 @@ def _mirror(source: Path, target: Path) -> None:
         for path in [item for item in target.rglob("*") if item.is_file() and "__pycache__" not in item.parts]:
             if path.relative_to(target) not in wanted:
                 path.unlink()
+        for path in sorted((item for item in target.rglob("*") if item.is_dir()), reverse=True):
+            if not any(item.name != "__pycache__" for item in path.iterdir()):
+                shutil.rmtree(path)
     for name in sorted(wanted):
         content = (source / name).read_bytes()
         destination = target / name
