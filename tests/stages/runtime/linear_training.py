@@ -1,0 +1,57 @@
+"""A small training for test_training.py; run by torchrun too: ``linear_training.py FOLDER``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stages.runtime.settings import RuntimeSettings
+from stages.runtime.training import fit, make_optimizer
+
+SLOPE = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
+CPU = RuntimeSettings(device="cpu", workers=1)
+
+
+class Points:
+    """Points of a linear map, with noise that depends on the generator."""
+
+    def __init__(self, count: int = 24) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample(self, index, generator):
+        torch_generator = torch.Generator().manual_seed(index)
+        x = torch.randn(3, generator=torch_generator)
+        noise = torch.from_numpy(generator.normal(0, 0.01, 2)).float()
+        return {"x": x, "y": SLOPE @ x + 1.0 + noise}
+
+
+def model(dropout: float = 0.0) -> nn.Module:
+    """A linear map; the dropout draws from torch's global generator."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.Dropout(dropout))
+
+
+def losses(network, batch):
+    error = network(batch["x"]) - batch["y"]
+    return {"squared": (error ** 2).mean(), "absolute": 0.1 * error.abs().mean()}
+
+
+def train(folder: Path, network: nn.Module | None = None, loss=losses, samples=None, **changes) -> nn.Module:
+    """The same training wherever it is called from."""
+    network = model() if network is None else network
+    samples = Points() if samples is None else samples
+    arguments = {"epochs": 10, "batch_size": 6, "schedule": lambda done: 1.0 - 0.9 * done, "folder": folder, "seed": 3,
+                 "runtime": CPU, "description": "points", **changes}
+    optimizer = make_optimizer("sgd", network.parameters(), 0.05, 0.0)
+    return fit(network, loss, samples, optimizer, **arguments)
+
+
+if __name__ == "__main__":
+    found = train(Path(sys.argv[1]) / "work")
+    torch.save(found.state_dict(), Path(sys.argv[1]) / f"rank{torch.distributed.get_rank()}.pt")
