@@ -37,6 +37,14 @@ from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import quiet_libraries
 
 
+def check(settings: DetectorSettings) -> None:
+    """Make the configuration once."""
+    config(settings, classes=1, device="cpu")
+    for path in settings.weights_files():
+        if not path.is_file():
+            raise UserError(f"detector.detectron2.weights: no such file: {path}; give a file, 'imagenet' or 'none'")
+
+
 def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
     """Train in ``folder``, going on from its checkpoint, and leave ``model.pth`` and ``curves/`` there.
 

@@ -34,6 +34,9 @@ class Predictor(Protocol):
 class Engine(Protocol):
     """What an engine's module offers."""
 
+    def check(self, settings: DetectorSettings) -> None:
+        """Refuse a network that cannot be made from these settings (nothing is downloaded)."""
+
     def train(self, labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings,
               folder: Path) -> None:
         """Train in ``folder`` (going on from its checkpoint) and leave ``model.pth`` and ``curves/`` there."""
@@ -66,6 +69,15 @@ def engine(name: str) -> Engine:
     except ImportError as error:
         raise UserError(f"detector.engine: {name} is installed but cannot be imported ({error}); "
                         f"build it again for this torch: {INSTALL_DETECTRON2}") from None
+
+
+def check(settings: DetectorSettings) -> None:
+    """Make sure, before anything runs, that the chosen engine is there and can make the network.
+
+    Raises:
+        UserError: the engine is missing, or the backbone, its levels, its weights file or the configuration do not fit.
+    """
+    engine(settings.engine).check(settings)
 
 
 def estimate(settings: DetectorSettings, device: str, processes: int = 1) -> dict[str, float]:

@@ -17,6 +17,12 @@ from stages.runtime.files import atomic_path
 from stages.runtime.settings import RuntimeSettings
 
 
+def check(settings: DetectorSettings) -> None:
+    """Make the network once, with its weights where they are a file."""
+    chosen = settings.torchvision
+    network.build(chosen, settings.predict, classes=1, pretrained=chosen.weights != "imagenet")
+
+
 def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
     """Train in ``folder``, going on from its checkpoint, and leave ``model.pth`` and ``curves/`` there."""
     torch.manual_seed(seeds.entropy(seed, "detector weights"))

@@ -17,7 +17,7 @@ pytest.importorskip("detectron2", reason="Detectron2 is not installed: its engin
 from detectron2.structures import Boxes, Instances  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
-from stages.detector import detectron2_engine, predict, train  # noqa: E402
+from stages.detector import detectron2_engine, engines, predict, train  # noqa: E402
 from stages.detector import detectron2_parts as parts  # noqa: E402
 from stages.detector.data import TrainingSamples, read_labels  # noqa: E402
 from stages.labels import coco, rle  # noqa: E402
@@ -26,7 +26,7 @@ from stages.runtime.errors import UserError  # noqa: E402
 
 
 def change(tiny, **values):
-    return tiny.model_copy(update={"detectron2": tiny.detectron2.model_copy(update=values)})
+    return tiny.model_copy(update={"engine": "detectron2", "detectron2": tiny.detectron2.model_copy(update=values)})
 
 
 def test_the_sample_in_detectron2s_form(dataset, tiny):
@@ -88,10 +88,11 @@ def test_anchors_and_proposals_in_crowds_are_no_negatives(tiny):
     ({"config": "mask_rcnn"}, "a .yaml of Detectron2's model zoo"),
     ({"overrides": ("MODEL.NOTHING", 1)}, "detectron2.overrides"),
     ({"overrides": ("MODEL.MASK_ON", "perhaps")}, "detectron2.overrides"),
+    ({"weights": "nowhere.pkl"}, "no such file: nowhere.pkl"),
 ])
 def test_configurations_that_do_not_exist(tiny, values, message):
     with pytest.raises(UserError, match=message):
-        detectron2_engine.config(change(tiny, **values), 2, "cpu")
+        engines.check(change(tiny, **values))
 
 
 def test_the_schedule_reaches_detectron2(tiny):

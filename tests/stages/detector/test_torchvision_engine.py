@@ -10,7 +10,7 @@ import torch
 from detector_scenes import write_params
 from pycocotools.coco import COCO
 
-from stages.detector import network, predict, train
+from stages.detector import engines, network, predict, train
 from stages.detector.torchvision_engine import _optimizer, rate_factor
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -90,8 +90,14 @@ def test_norms_and_biases_are_not_decayed(tiny):
     ({"weights": "nowhere.pth"}, "no such file"),
 ])
 def test_networks_that_do_not_exist(tiny, change, message):
+    wrong = tiny.model_copy(update={"torchvision": tiny.torchvision.model_copy(update=change)})
     with pytest.raises(UserError, match=message):
-        build(tiny, **change)
+        engines.check(wrong)
+
+
+def test_check_passes_what_can_be_made_and_downloads_nothing(tiny):
+    engines.check(tiny)
+    engines.check(tiny.model_copy(update={"torchvision": tiny.torchvision.model_copy(update={"weights": "imagenet"})}))
 
 
 def test_backbone_weights_from_a_file(tiny, tmp_path):
