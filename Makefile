@@ -6,6 +6,7 @@ PRESET ?= pipelines/presets/shapes.yaml
 BIN := $(CURDIR)/.venv/bin
 DETECTRON2 := git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
 export PATH := $(BIN):$(PATH)
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: install demo test test-all lint bench ablation photos detectron2 clean
 

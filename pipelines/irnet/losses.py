@@ -24,15 +24,16 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
 
     Returns:
         ``displacement_foreground`` (eq. 5, in cells), ``displacement_background`` (eq. 6), ``boundary`` (eq. 8).
-        A set of pairs that is empty contributes 0. Pairs are counted over the whole batch.
+        The sums are divided by the numbers of pairs image by image, and averaged over the images, so that the
+        gradient does not depend on how a batch is shared by processes. A set of pairs that is empty contributes 0.
     """
     # Mixed precision may give either in half precision, where 1 - _MARGIN is 1 and long sums lose what comes last.
     displacement = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
     boundary = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
     confident = labels != IGNORE
-    zero = displacement.sum() * 0 + boundary.sum() * 0
+    zero = (displacement.sum(dim=(1, 2, 3)) + boundary.sum(dim=(1, 2))) * 0  # (N,), with a gradient
     sums = {name: zero for name in ("fg", "bg", "log_fg", "log_bg", "log_other")}
-    counts = {name: labels.new_zeros((), dtype=torch.float32) for name in ("fg", "bg", "other")}
+    counts = {name: labels.new_zeros(len(labels), dtype=torch.float32) for name in ("fg", "bg", "other")}
     for offset in neighbour_offsets(radius):
         dy, dx = int(offset[0]), int(offset[1])
         label_i, label_j = pair_views(labels, (dy, dx))
@@ -44,22 +45,22 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
         foreground, background = same & (label_i > 0), same & (label_i == 0)
         other = sure & (label_i != label_j)
         for name, chosen in (("fg", foreground), ("bg", background), ("other", other)):
-            counts[name] = counts[name] + chosen.sum()
+            counts[name] = counts[name] + chosen.sum(dim=(1, 2))
 
         d_i, d_j = pair_views(displacement, (dy, dx))
         delta = d_i - d_j
         wanted = delta.new_tensor([dy, dx]).view(1, 2, 1, 1)  # x_j - x_i
-        sums["fg"] = sums["fg"] + ((delta - wanted).abs().sum(1) * foreground).sum()
-        sums["bg"] = sums["bg"] + (delta.abs().sum(1) * background).sum()
+        sums["fg"] = sums["fg"] + ((delta - wanted).abs().sum(1) * foreground).sum(dim=(1, 2))
+        sums["bg"] = sums["bg"] + (delta.abs().sum(1) * background).sum(dim=(1, 2))
 
         affinity = pair_affinity(boundary, (dy, dx)).clamp(_MARGIN, 1 - _MARGIN)
         log_same, log_other = affinity.log(), (1 - affinity).log()
-        sums["log_fg"] = sums["log_fg"] + (log_same * foreground).sum()
-        sums["log_bg"] = sums["log_bg"] + (log_same * background).sum()
-        sums["log_other"] = sums["log_other"] + (log_other * other).sum()
+        sums["log_fg"] = sums["log_fg"] + (log_same * foreground).sum(dim=(1, 2))
+        sums["log_bg"] = sums["log_bg"] + (log_same * background).sum(dim=(1, 2))
+        sums["log_other"] = sums["log_other"] + (log_other * other).sum(dim=(1, 2))
     n_fg, n_bg, n_other = (counts[name].clamp(min=1) for name in ("fg", "bg", "other"))
     return {
-        "displacement_foreground": sums["fg"] / n_fg,
-        "displacement_background": sums["bg"] / n_bg,
-        "boundary": -sums["log_fg"] / (2 * n_fg) - sums["log_bg"] / (2 * n_bg) - sums["log_other"] / n_other,
+        "displacement_foreground": (sums["fg"] / n_fg).mean(),
+        "displacement_background": (sums["bg"] / n_bg).mean(),
+        "boundary": -(sums["log_fg"] / (2 * n_fg) + sums["log_bg"] / (2 * n_bg) + sums["log_other"] / n_other).mean(),
     }

@@ -38,7 +38,7 @@ class IRNet(nn.Module):
         groups = settings.groups
         widths = [min(channels, settings.channels) for channels in backbone.channels]
         self.reduce = nn.ModuleList(_layer(inputs, width, groups)
-                                    for inputs, width in zip(backbone.channels, widths))
+                                    for inputs, width in zip(backbone.channels, widths, strict=True))
         # merge[j] takes level j and what came down from the coarser ones.
         merge: list[nn.Module] = []
         for level in range(len(widths) - 1):
@@ -67,7 +67,7 @@ class IRNet(nn.Module):
         with torch.no_grad():
             levels = self.backbone.levels(images)
         reduced = []
-        for level, own, common in zip(levels, self.backbone.grids, self.level_grids):
+        for level, own, common in zip(levels, self.backbone.grids, self.level_grids, strict=True):
             if common is self.grid:
                 level = resample(level, own, self.grid, size)
             reduced.append(level)
@@ -89,7 +89,7 @@ class IRNet(nn.Module):
     def _boundary(self, levels: list[Tensor], size: tuple[int, ...]) -> Tensor:
         """Each level reduced and resized to the grid, all together through one last 1x1 convolution."""
         maps = []
-        for level, edge, grid in zip(levels, self.edge, self.level_grids):
+        for level, edge, grid in zip(levels, self.edge, self.level_grids, strict=True):
             features = edge(level)
             maps.append(features if grid == self.grid else resample(features, grid, self.grid, (size[0], size[1])))
         return self.edge_last(torch.cat(maps, dim=1)).sigmoid()[:, 0]

@@ -38,7 +38,7 @@ def _one(image: dict[str, Any], folder: Path, settings: IRNetSettings) -> None:
     boundary = fields["boundary"].astype(np.float32)
     instances = instance_map(fields["displacement"], chosen.refinements, chosen.centroid)
     # An instance no cell of which was a confident seed would only ever be a ghost of its neighbour's attention.
-    maps, pairs = instance_cams(cams, instances, settings.relations.foreground)
+    maps, pairs = instance_cams(cams, instances, chosen.seed)
     walked = random_walk(np.concatenate([cams, maps]), boundary, radius=chosen.radius, beta=chosen.beta,
                          steps=chosen.steps)
     walked = np.maximum(walked, 0).astype(np.float16)
@@ -50,8 +50,7 @@ def main(params: Path) -> None:
     """Every image on its own, on all workers."""
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     images = read_json(layout.WEAK["train"])["images"]
-    with Work("irnet-propagate", [CAMS, FIELDS],
-              [settings.irnet.propagation, settings.irnet.relations.foreground]) as work:
+    with Work("irnet-propagate", [CAMS, FIELDS], settings.irnet.propagation) as work:
         folder = work.subfolder("propagated")
         missing = [image for image in images if not (folder / f"{layout.image_key(image)}.npz").exists()]
         parallel_map(partial(_one, folder=folder, settings=settings.irnet), missing, settings.runtime, "random walk")

@@ -41,7 +41,7 @@ class CrfSettings(Settings):
     """Dense CRF on confident areas (section 4.2); the paper gives no values."""
 
     iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
-    confidence: float = Field(0.7, gt=0, lt=1, description="probability of the given label (not in the paper)")
+    confidence: float = Field(0.7, gt=0.5, lt=1, description="probability of the given label (not in the paper)")
     gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (not in the paper)")
     gaussian_weight: float = Field(3.0, ge=0, description="weight of the smoothness kernel (not in the paper)")
     bilateral_xy: float = Field(50.0, gt=0, description="spatial deviation of the appearance kernel [px] "
@@ -54,7 +54,8 @@ class CrfSettings(Settings):
 class RelationSettings(Settings):
     """Confident areas from which pairs of pixels are drawn (section 4.2)."""
 
-    foreground: float = Field(0.3, gt=0, lt=1, description="attention above which a pixel is foreground (sec. 4.2: 0.3)")
+    foreground: float = Field(0.3, gt=0, lt=1,
+                              description="attention above which a pixel is foreground (sec. 4.2: 0.3)")
     background: float = Field(0.05, ge=0, lt=1, description="attention below which it is background (sec. 4.2: 0.05)")
     crf: CrfSettings = Field(CrfSettings(), description="refinement of each area (sec. 4.2)")
 
@@ -80,7 +81,8 @@ class NetworkSettings(Settings):
     learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
     displacement_factor: float = Field(10.0, gt=0, description="factor on the gradient that the displacement branch "
-                                                               "receives (sec. 6.1: 10)")
+                                                               "receives; without effect under adamw, which "
+                                                               "ignores the scale of a gradient (sec. 6.1: 10)")
     radius: float = Field(10.0, gt=1, description="pairs are closer than this [cells] (sec. 6.1: 10)")
     mean_over: Literal["all", "foreground"] = Field(
         "all", description="pixels whose mean displacement is subtracted (sec. 4.3 says the mean of D)")
@@ -101,6 +103,8 @@ class PropagationSettings(Settings):
     refinements: int = Field(100, ge=0, description="iterations of eq. 10 (sec. 6.1: 100)")
     centroid: float = Field(2.5, gt=0, description="displacement below which a cell may be a centroid [cells] "
                                                    "(not in the paper; published code: 2.5)")
+    seed: float = Field(0.3, ge=0, le=1, description="an instance of a class whose attention nowhere reaches this is "
+                                                     "left out (not in the paper; sec. 4.2's confident foreground)")
 
 
 class SynthesisSettings(Settings):

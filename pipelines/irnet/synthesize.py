@@ -20,6 +20,8 @@ from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
+# How much of the score the area makes: less than the float16 in which scores are stored can tell apart.
+_TIE = 1e-4
 SEMANTIC = layout.method_data("irnet") / "semantic"
 
 
@@ -32,12 +34,13 @@ def instance_labels(scores: Any, classes: Any, settings: SynthesisSettings) -> l
         settings: threshold, and whether an instance is a map or a connected component of a class.
 
     Returns:
-        (category id, bool mask (H, W), score) of each instance; the score is the largest normalised score within the
-        mask (section 6.2), 0 for fragments.
+        (category id, bool mask (H, W), score) of each instance. The score is the largest value of its map within the
+        mask (section 6.2), before the normalisation, which would make the best instance of every image equal; of two
+        equal scores the larger area is above the other. Fragments have score 0.
     """
     from pipelines.irnet.instances import components_of, label_map
 
-    labels, normalised = label_map(scores, settings.threshold, settings.normalise, settings.threshold_kind)
+    labels, _ = label_map(scores, settings.threshold, settings.normalise, settings.threshold_kind)
     if settings.instances == "components":
         parts = components_of(labels, len(scores))
     else:
@@ -48,8 +51,8 @@ def instance_labels(scores: Any, classes: Any, settings: SynthesisSettings) -> l
         fragment = area < settings.fragment * mask.size
         if area == 0 or (fragment and settings.drop_fragments):
             continue
-        score = 0.0 if fragment else float(normalised[index][mask].max())
-        found.append((int(classes[index]), mask, round(score, 6)))
+        score = 0.0 if fragment else (float(scores[index][mask].max()) + _TIE * area / mask.size) / (1 + _TIE)
+        found.append((int(classes[index]), mask, round(score, 9)))
     return found
 
 
@@ -76,7 +79,7 @@ def _one(image: dict[str, Any], folder: Path, settings: IRNetSettings, wide: boo
         owners = classes[walked["pairs"][:, 0]]
     instances = instance_labels(maps, owners, chosen)
 
-    semantic, _ = label_map(class_maps, chosen.threshold, "instance", "score")
+    semantic, _ = label_map(class_maps, chosen.threshold, chosen.normalise, chosen.threshold_kind)
     ids = np.concatenate([[0], classes])[semantic + 1].astype(np.uint16 if wide else np.uint8)
     with atomic_path(folder / f"{layout.image_key(image)}.png") as temporary:
         cv2.imwrite(str(temporary), ids)

@@ -49,8 +49,8 @@ def main(params: Path) -> None:
         samples = TaggedImages(layout.IMAGES, weak["train"]["images"], category_ids, chosen.augment)
         model = training.fit(
             model, tag_losses, samples, optimizer, epochs=chosen.epochs, batch_size=chosen.batch_size,
-            schedule=training.SCHEDULES[chosen.schedule], folder=work.folder, seed=settings.seed, runtime=settings.runtime,
-            description="classifier")
+            schedule=training.SCHEDULES[chosen.schedule], folder=work.folder, seed=settings.seed,
+            runtime=settings.runtime, description="classifier")
         if distributed.rank() == 0:
             save_classifier(work.subfolder("classifier"), model, category_ids)
             (work.path("curves")).rename(work.path("classifier") / "curves")

@@ -88,12 +88,15 @@ def main(params: Path) -> None:
     import torch
 
     from pipelines.irnet.losses import relation_losses
+    from stages.labels.coco import category_indices
     from stages.runtime import devices, seeds, training
 
     chosen = settings.irnet.network
-    images = [image for image in read_json(layout.WEAK["train"])["images"] if image["tags"]]
+    weak = read_json(layout.WEAK["train"])
+    things = set(category_indices(weak["categories"], things_only=True))
+    images = [image for image in weak["images"] if things & set(image["tags"])]
     if not images:
-        raise UserError(f"{layout.WEAK['train']}: no image has tags; IRNet learns from tags")
+        raise UserError(f"{layout.WEAK['train']}: no image has a tag of a thing class; IRNet learns from tags")
     with Work("irnet-train_irnet", [RELATIONS, layout.IMAGES, layout.WEAK["train"], CLASSIFIER / "weights.pt"],
               [settings.seed, chosen, settings.irnet.grid]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "irnet", "irnet"))
@@ -111,8 +114,8 @@ def main(params: Path) -> None:
 
         model = training.fit(
             model, losses, RelatedImages(images, settings.irnet), optimizer, epochs=chosen.epochs,
-            batch_size=chosen.batch_size, schedule=training.SCHEDULES[chosen.schedule], folder=work.folder, seed=settings.seed,
-            runtime=settings.runtime, description="IRNet")
+            batch_size=chosen.batch_size, schedule=training.SCHEDULES[chosen.schedule], folder=work.folder,
+            seed=settings.seed, runtime=settings.runtime, description="IRNet")
         if distributed.rank() == 0:
             model.eval()
             with torch.no_grad():

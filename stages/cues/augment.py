@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
 import cv2
 import numpy as np
+from pydantic import Field, model_validator
 
 from stages.runtime.settings import Settings
 
@@ -70,8 +70,8 @@ def random_view(image: np.ndarray, labels: np.ndarray | None, generator: np.rand
         starts.append(0 if room >= 0 else offset)
         places.append(offset if room >= 0 else 0)
     taken = [min(settings.crop, length) for length in image.shape[:2]]
-    source = tuple(slice(start, start + count) for start, count in zip(starts, taken))
-    target = tuple(slice(place, place + count) for place, count in zip(places, taken))
+    source = tuple(slice(start, start + count) for start, count in zip(starts, taken, strict=True))
+    target = tuple(slice(place, place + count) for place, count in zip(places, taken, strict=True))
     view = np.empty((settings.crop, settings.crop, 3), np.uint8)
     view[:] = (124, 116, 104)
     inside = np.zeros((settings.crop, settings.crop), bool)

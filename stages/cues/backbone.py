@@ -89,6 +89,10 @@ class Backbone(nn.Module):
     describe the levels, ``grid`` and ``width`` the last map.
     """
 
+    body: Any  # whatever timm makes
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, settings: BackboneSettings) -> None:
         super().__init__()
         import timm
@@ -104,8 +108,10 @@ class Backbone(nn.Module):
                             f"cannot be reached") from None
         if settings.weights not in ("imagenet", "none"):
             load_weights(self.body, Path(settings.weights))
+        if hasattr(self.body, "pre_logits"):  # VGG's fully connected layers: unused, and 120 million parameters
+            self.body.pre_logits = nn.Identity()
         try:
-            origins = _limit_stride(self.body, settings.stride)
+                origins = _limit_stride(self.body, settings.stride)
         except RuntimeError as error:  # e.g. an HRNet, whose branches meet at fixed reductions
             raise UserError(f"backbone {settings.name!r}: stride {settings.stride} cannot be had "
                             f"({str(error).splitlines()[0]}); choose its own stride, or another backbone") from None
@@ -214,7 +220,7 @@ def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
     shifts: dict[int, list[float]] = {}
     steps: dict[int, int] = {}
 
-    def look(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    def look(module: Any, inputs: Sequence[Tensor]) -> None:
         step = _pair(module.stride if module.stride is not None else module.kernel_size)
         reduction = _PROBE // inputs[0].shape[-1]
         if step == 1:

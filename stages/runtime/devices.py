@@ -18,6 +18,9 @@ def resolve(device: str) -> torch.device:
     """
     import torch
 
+    # The same bytes from run to run on a GPU too: no kernels chosen by timing or summing in any order.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
