@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines import check
+from pipelines.settings import load_params
+from pipelines.workspace import changed
+from stages.detector import engines
+from stages.runtime.errors import UserError
+from stages.runtime.settings import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder that looks like a clone: check reads the methods' dvc.yaml and writes data/check."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pipelines", "stages"):
+        (tmp_path / name).symlink_to(ROOT / name)
+
+    def write(changes=None, preset="shapes"):
+        params = changed(read_yaml(ROOT / f"pipelines/presets/{preset}.yaml"), changes or {})
+        Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return Path("params.yaml")
+
+    return write
+
+
+def _refused(params):
+    with pytest.raises(UserError) as caught:
+        check.main(params)
+    assert not check.OUTPUT.exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_it_says_what_will_run(clone, capsys):
+    check.main(clone())
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["method"].startswith("irnet: prepare -> annotate -> train_classifier -> infer_cams ->")
+    assert lines["method"].endswith("-> score -> train -> predict -> evaluate -> report")
+    assert "about 240 training images" in lines["data"]
+    assert "labels: tags" in lines["data"]
+    assert "workers (loky), 1 training process(es), detector engine torchvision" in lines["device"]
+    assert " min, " in lines["estimate"]
+    assert "GB are free here" in lines["estimate"]
+
+
+def test_the_output_never_changes(clone, capsys):
+    contents = set()
+    for changes in ({}, {"seed": 5, "dataset.limit": 7}, {"method": "masks"}):
+        check.main(clone(changes))
+        contents.add(check.OUTPUT.read_bytes())
+    assert contents == {b"checked\n"}
+    assert "about 7 training images" in capsys.readouterr().out
+
+
+def test_a_mistyped_method(clone):
+    assert "method: unknown method 'maskes'; did you mean 'masks'?" in _refused(clone({"method": "maskes"}))
+
+
+def test_a_missing_root(clone):
+    message = _refused(clone({"dataset.root": "nowhere"}, "coco2017"))
+    assert message.startswith("dataset: nowhere does not exist (dataset.kind: coco, dataset.root: nowhere)")
+    assert "nowhere.py does not exist" in _refused(clone({"dataset.root": "nowhere.py"}))
+
+
+def test_a_missing_part_of_the_data_is_named(clone):
+    Path("data_set/images").mkdir(parents=True)
+    Path("data_set/instances_train.json").write_text("{}")
+    parts = {"kind": "coco", "root": "data_set", "train": "instances_train.json", "val": "instances_val.json"}
+    assert "data_set/instances_val.json does not exist" in _refused(clone({"dataset": parts}))
+
+
+def test_missing_weights_of_what_is_used(clone):
+    key = "irnet.classifier.backbone.weights"
+    assert _refused(clone({key: "absent.pth"})) == (
+        f"{key}: no such weights file: absent.pth; give a file, 'imagenet' or 'none'")
+    assert "detector.torchvision.weights: no such weights file" in _refused(
+        clone({"detector.torchvision.weights": "absent.pth"}))
+    Path("there.pth").touch()
+    check.check_weights(load_params(clone({key: "there.pth"})))
+    # Those of the other engine and of other methods do not matter.
+    check.check_weights(load_params(clone({"detector.detectron2.weights": "absent.pth"})))
+    check.check_weights(load_params(clone({key: "absent.pth", "method": "masks"})))
+
+
+def test_a_missing_engine_is_one_line_with_its_command(clone, monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    message = _refused(clone({"detector.engine": "detectron2"}))
+    assert message.startswith("detector.engine: detectron2 cannot be used: Detectron2 is not installed;")
+    assert "pip install" in message
+
+
+def test_an_impossible_device(clone):
+    assert _refused(clone({"runtime.device": "gpu"})).startswith("runtime.device: 'gpu' cannot be used here")
+
+
+def test_a_disk_that_is_too_small(clone, monkeypatch, capsys):
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    check.main(clone())
+    assert "warning   this disk may be too small" in capsys.readouterr().out
+
+
+def test_photographs_are_counted(clone):
+    Path("photos/images/more").mkdir(parents=True)
+    for name in ("a.jpg", "b.PNG", "more/c.jpeg", "notes.txt"):
+        Path("photos/images", name).touch()
+    settings = load_params(clone({"dataset.root": "photos"}, "photos"))
+    assert check.count_images(settings) == (3, 640 * 480)
+
+
+def test_durations():
+    assert [check._duration(seconds) for seconds in (0, 100, 5000, 3 * 3600, 100 * 3600)] == [
+        "1 min", "2 min", "83 min", "3 h", "4 days"]
+
+
+def test_as_a_command(clone):
+    clone({"method": "irnte"})
+    result = subprocess.run([sys.executable, "-m", "pipelines.check"], capture_output=True, text=True, check=False,
+                            timeout=60)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == ("error: params.yaml: method: unknown method 'irnte'; did you mean 'irnet'? "
+                             "(allowed: irnet, masks)\n")

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from pipelines.settings import METHODS, SECTIONS, SUPERVISION, load_params
+from pipelines.workspace import changed
+from stages.runtime.errors import UserError
+from stages.runtime.settings import Settings, read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted((ROOT / "pipelines" / "presets").glob("*.yaml"))
+SHAPES = ROOT / "pipelines/presets/shapes.yaml"
+
+# What a description may name as the source of its default.
+SOURCE = re.compile(r"paper|\bsec\b|sec\.|section|source|known|table|eq\.|equation|figure|protocol|zoo|App\.|DESIGN|"
+                    r"IRNet|WISE|BESTIE|EXITS|Mask R-CNN|FPN", re.IGNORECASE)
+# These say where something lies or what it is called; no paper has a word on that.
+WITHOUT_SOURCE = {"train", "val", "train_images", "val_images", "sbd", "weights", "engine", "backbone_arguments"}
+
+
+def _models(kind: Any) -> set[type[Settings]]:
+    """The settings models in a type, nested ones included."""
+    found = {model for argument in get_args(kind) for model in _models(argument)}
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        found |= {kind, *(model for field in kind.model_fields.values() for model in _models(field.annotation))}
+    return found
+
+
+FIELDS = sorted((f"{model.__name__}.{name}", field.description, bool(_models(field.annotation)))
+                for kind in SECTIONS.values() for model in _models(kind) for name, field in model.model_fields.items())
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_parses_for_every_method(tmp_path, preset, method):
+    kinds = sorted({sorted(group)[0] for group in SUPERVISION[method]}) or ["tags"]
+    params = changed({**read_yaml(preset), "method": method}, {"annotations.kinds": kinds})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    settings = load_params(tmp_path / "params.yaml")
+    assert settings.method == method
+    assert set(vars(settings)) == set(SECTIONS)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_as_they_are(preset):
+    load_params(preset)
+    content = read_yaml(preset)
+    assert next(iter(content)) == "method", "its first line names the method"
+    assert [name for name, kind in METHODS.items() if kind is not None and name not in content] == []
+
+
+def test_there_is_a_field_of_every_section():
+    names = [name for name, _, _ in FIELDS]
+    assert len(names) > 100
+    assert {"RuntimeSettings.workers", "IRNetSettings.grid", "DetectorTrainSettings.steps"} <= set(names)
+
+
+@pytest.mark.parametrize(("name", "description", "nested"), FIELDS, ids=[name for name, _, _ in FIELDS])
+def test_every_setting_says_what_it_is_and_where_its_default_comes_from(name, description, nested):
+    assert description
+    assert nested or SOURCE.search(description) or name.partition(".")[2] in WITHOUT_SOURCE, description
+
+
+@pytest.fixture
+def message(tmp_path):
+    """The error that changes of the shapes preset give."""
+
+    def call(changes: dict[str, Any], without: str | None = None) -> str:
+        params = changed(read_yaml(SHAPES), changes)
+        if without:
+            del params[without]
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        with pytest.raises(UserError) as caught:
+            load_params(tmp_path / "params.yaml")
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    return call
+
+
+def test_mistakes_are_sentences(message):
+    assert message({"method": "irnte"}) == (
+        f"params.yaml: method: unknown method 'irnte'; did you mean 'irnet'? (allowed: {', '.join(METHODS)})")
+    assert message({"method": "presets"}).startswith("params.yaml: method: unknown method 'presets'")
+    assert message({"detectr": {}}).startswith("params.yaml: detectr: unknown section; did you mean 'detector'?")
+    assert message({}, without="score") == "params.yaml: score: missing section"
+    assert "params.yaml: irnet.cams.scale: unknown key; did you mean 'scales'?" in message({"irnet.cams.scale": [1]})
+    assert "annotations.kinds: method irnet needs tags, found points" in message({"annotations.kinds": ["points"]})
+    assert "detector.engine: input should be" in message({"detector.engine": "detectron"})
+    assert "did you mean 'detectron2'?" in message({"detector.engine": "detectron"})
+
+
+def test_a_mistake_in_a_method_that_is_not_chosen_is_one_too(message):
+    assert "irnet.network.radius" in message({"method": "masks", "irnet.network.radius": -1})

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import yaml
+
+from pipelines import ablation, photos, workspace
+from pipelines.settings import METHODS, load_params
+from pipelines.workspace import changed, look_up
+from stages.runtime.errors import UserError
+from stages.runtime.settings import read_yaml
+
+
+def test_changed_is_a_copy():
+    before = {"a": {"b": {"c": 1, "d": [1, 2]}}, "e": 2}
+    after = changed(before, {"a.b.c": 5, "e": {"f": 3}, "new.key": None})
+    assert after == {"a": {"b": {"c": 5, "d": [1, 2]}}, "e": {"f": 3}, "new": {"key": None}}
+    after["a"]["b"]["d"].append(3)
+    assert before == {"a": {"b": {"c": 1, "d": [1, 2]}}, "e": 2}
+    assert changed(before, {}) == before
+
+
+def test_changed_through_what_is_no_section():
+    for path in ("e.f", "a.b.c.d"):
+        with pytest.raises(UserError, match=f"^{path}: . is not a section$"):
+            changed({"a": {"b": {"c": 1}}, "e": 2}, {path: 1})
+
+
+def test_look_up():
+    content = {"voc": {"AP50": 12, "AP25": 0.5}, "reason": "none", "available": True}
+    assert look_up(content, "voc.AP50") == 12.0
+    assert look_up(content, "voc.AP25") == 0.5
+    for path in ("voc", "voc.AP75", "reason", "voc.AP50.more", "absent.AP50"):
+        assert look_up(content, path) is None
+
+
+def _write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def _files(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_mirror(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    files = {"a.py": "a", "kept/b.py": "b", "kept/deep/c.yaml": "c"}
+    _write(source, {**files, "kept/__pycache__/b.pyc": "x"})
+    workspace._mirror(source, target)
+    assert _files(target) == files
+    os.utime(target / "a.py", (1, 1))
+    os.utime(target / "kept/b.py", (1, 1))
+    _write(target, {"gone.py": "g", "removed/method/d.py": "d", "removed/method/__pycache__/d.pyc": "x",
+                    "kept/__pycache__/b.pyc": "x", "was_folder/e.py": "e"})
+    _write(source, {"kept/b.py": "new", "was_folder": "now a file"})
+    workspace._mirror(source, target)
+    assert _files(target) == {**files, "kept/b.py": "new", "was_folder": "now a file", "kept/__pycache__/b.pyc": "x"}
+    assert not (target / "removed").exists()
+    assert (target / "a.py").stat().st_mtime == 1, "an equal file is left alone"
+    assert (target / "kept/b.py").stat().st_mtime != 1
+
+
+def test_provenance_says_what_it_was_made_with():
+    found = workspace.provenance({"seed": 3, "method": "irnet"})
+    assert found["settings"] == {"seed": 3, "method": "irnet"}
+    assert found["seed"] == 3
+    assert {"python", "torch", "dvc"} <= set(found["versions"])
+
+
+def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
+    root = tmp_path / "clone"
+    _write(root, {"dvc.yaml": "stages:\n  copy:\n    cmd: cp params.yaml out\n    deps: [params.yaml, stages/a.py]\n"
+                              "    outs: [out]\n", "stages/a.py": "", "pipelines/b.py": "", "params.yaml": "user's"})
+    monkeypatch.setattr(workspace, "ROOT", root)
+    monkeypatch.setattr(workspace, "load_params", lambda path: None)
+    monkeypatch.setattr(workspace, "_cache", lambda: tmp_path / "cache")
+    place = workspace.Workspace("test")
+    assert place.folder == root / ".work/workspaces/test"
+    place.reproduce({"seed": 1}, "copy")
+    assert (place.folder / "out").read_text() == "seed: 1\n"
+    assert (tmp_path / "cache").exists()
+    with pytest.raises(UserError, match="`dvc repro` failed in .*its messages are above"):
+        place.reproduce({"seed": 1}, "absent")
+    assert (root / "params.yaml").read_text() == "user's"
+    assert sorted(path.name for path in root.iterdir()) == [".work", "dvc.yaml", "params.yaml", "pipelines", "stages"]
+
+
+def test_commands_refuse_what_they_do_not_know(tmp_path):
+    preset = workspace.ROOT / "pipelines/presets/shapes.yaml"
+    with pytest.raises(UserError, match=r"METHOD=irnte: no ablation; did you mean 'irnet'\?"):
+        ablation.run("irnte", preset)
+    with pytest.raises(UserError, match=r"METHOD=irnte: unknown method; did you mean 'irnet'\?"):
+        photos.run("irnte", tmp_path, None, preset, {})
+    with pytest.raises(UserError, match="WEIGHTS=absent.pth: no such file"):
+        photos.run("irnet", tmp_path, "absent.pth", preset, {})
+
+
+PLANS = sorted(workspace.ROOT.glob("pipelines/*/ablation.yaml"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.parent.name)
+def test_ablation_rows_change_settings_that_exist(tmp_path, path):
+    assert path.parent.name in METHODS
+    preset = read_yaml(workspace.ROOT / "pipelines/presets/shapes.yaml")
+    for row in read_yaml(path)["rows"].values():
+        params = changed({**preset, "method": path.parent.name}, row.get("set", {}))
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        load_params(tmp_path / "params.yaml")
+
+
+def test_weights_take_the_place_of_file_only():
+    params = {"a": {"weights": "FILE"}, "b": [{"weights": "FILE"}], "weights": "imagenet", "name": "FILE"}
+    assert photos._with_weights(params, "w.pth") == {
+        "a": {"weights": "w.pth"}, "b": [{"weights": "FILE"}], "weights": "imagenet", "name": "FILE"}
+
+
+def test_the_table_of_an_ablation():
+    rows = {"cam": {"ap50": 3.21, "paper_ap50": 2.5, "seconds": 4.0}, "all": {"ap50": 30.0, "seconds": 1}, "run": {}}
+    text = ablation.table(rows)
+    assert text.splitlines()[1].split() == ["cam", "3.2", "(2.5)", "4.0"]
+    assert len(text.splitlines()) == 3
