@@ -47,7 +47,7 @@ def test_a_half_written_folder_goes_too(tmp_path):
             (temporary / "part").write_text("half")
             raise ValueError
 
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         interrupted()
     assert list(tmp_path.iterdir()) == []
 
