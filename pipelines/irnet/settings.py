@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.cues.augment import AugmentSettings
-from stages.cues.backbone import BackboneSettings
+from stages.cues.settings import AugmentSettings, BackboneSettings
 from stages.runtime.settings import Settings
 
 

@@ -4,31 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from pydantic import Field, model_validator
 
-from stages.runtime.settings import Settings
-
-
-class AugmentSettings(Settings):
-    """How a training view is drawn."""
-
-    crop: int = Field(512, ge=16, description="side of the square crop [px] (not in the paper; published code: 512)")
-    long_side: tuple[int, int] | None = Field(
-        (320, 640), description="range of the image's longer side before cropping [px]; null: a factor instead "
-                                "(not in the paper; known of published code)")
-    scale: tuple[float, float] = Field(
-        (0.5, 1.5), description="range of the factor on the image's size where long_side is null (not in the paper)")
-    flip: bool = Field(True, description="mirror half of the views (not in the paper)")
-    jitter: float = Field(0.0, ge=0, le=1, description="largest relative change of brightness, contrast and "
-                                                       "saturation (not in the paper)")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> AugmentSettings:
-        for name in ("long_side", "scale"):
-            span = getattr(self, name)
-            if span is not None and not 0 < span[0] <= span[1]:
-                raise ValueError(f"{name}: a range [low, high] with 0 < low <= high was expected, found {list(span)}")
-        return self
+from stages.cues.settings import AugmentSettings
 
 
 def random_view(image: np.ndarray, labels: np.ndarray | None, generator: np.random.Generator,

@@ -8,28 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from stages.cues.settings import BackboneSettings
 from stages.runtime.errors import UserError
-from stages.runtime.settings import Settings
 
 # Mean and standard deviation of ImageNet's RGB values in 0..1, which timm's weights expect.
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-
-
-class BackboneSettings(Settings):
-    """Which network computes features, and how densely."""
-
-    name: str = Field("resnet50", description="timm model name (IRNet sec. 3: ResNet50)")
-    weights: str = Field("imagenet", description="'imagenet' (timm's download), 'none', or a file with a state dict "
-                                                 "(IRNet: ImageNet)")
-    stride: int = Field(16, ge=2, description="image pixels per cell of the last feature map [px] (IRNet sec. 3: 16)")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model, e.g. "
-                                                                        "pad_type or channels (not in the paper)")
-    freeze_batch_norm: bool = Field(False, description="keep batch-norm statistics and scales as loaded "
-                                                       "(not in the paper)")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class RuntimeSettings(Settings):
         "32-true", description="number format of training, as Lightning Fabric names it (not in the papers)")
     processes: int = Field(1, ge=1, description="training processes (DDP), one per GPU [processes] (not in the papers)")
     workers: int = Field(0, ge=0, description="processes for per-image work; 0 = one per core (not in the papers)")
+    threads: int = Field(0, ge=0, description="threads of one process that trains or infers on the CPU; 0 = one per "
+                                              "core; small networks are often as fast with 1 (not in the papers)")
     backend: Literal["loky", "dask", "ray"] = Field(
         "loky", description="joblib backend of the per-image work; dask and ray are extras (not in the papers)")
     checkpoint_seconds: float = Field(

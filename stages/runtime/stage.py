@@ -25,6 +25,7 @@ def run_stage(main: Callable[[Path], None], description: str | None, argv: Seque
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings file (default: %(default)s)")
     arguments = parser.parse_args(argv)
     quiet_libraries()
+    limit_threads(arguments.params)
     die_with_dvc()
     try:
         main(arguments.params)
@@ -47,6 +48,19 @@ def quiet_libraries() -> None:
     # OpenMP's threads spin while they wait for each other. Beside other work on the same cores that made 152 small
     # operations take 11 s instead of 0.1 s; asleep they cost nothing. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def limit_threads(params: Path) -> None:
+    """Give OpenMP the number of threads that ``runtime.threads`` names; it is read when torch is first imported."""
+    from stages.runtime.settings import read_yaml
+
+    try:
+        runtime = read_yaml(params).get("runtime")
+    except UserError:
+        return  # the stage itself will say what is wrong with the file
+    threads = runtime.get("threads", 0) if isinstance(runtime, dict) else 0
+    if isinstance(threads, int) and threads > 0:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def die_with_dvc(poll_seconds: float = 0.5) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.cues.augment import AugmentSettings
-from stages.cues.backbone import BackboneSettings
 from stages.cues.classifier import Classifier
+from stages.cues.settings import AugmentSettings, BackboneSettings
 from stages.cues.train import (
     TaggedImages,
     classifier_backbone,
