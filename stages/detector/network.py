@@ -119,10 +119,11 @@ def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[f
     try:
         whole: Any = timm.create_model(settings.backbone, pretrained=False, features_only=True, **arguments)
         strides = whole.feature_info.reduction()
-        missing = [level for level in settings.levels if level not in strides]
-        if missing:
-            raise UserError(f"detector.torchvision.levels: {settings.backbone} has no stride {missing[0]}; "
-                            f"it has {', '.join(map(str, strides))}")
+        for name, wanted in (("levels", settings.levels), ("frozen_stride", (settings.frozen_stride or strides[0],))):
+            missing = [stride for stride in wanted if stride not in strides]
+            if missing:
+                raise UserError(f"detector.torchvision.{name}: {settings.backbone} has no stride {missing[0]}; "
+                                f"it has {', '.join(map(str, strides))}")
         body = timm.create_model(settings.backbone, pretrained=download, features_only=True,
                                  out_indices=tuple(strides.index(level) for level in settings.levels), **arguments)
     except (RuntimeError, TypeError, AttributeError, AssertionError, OSError) as error:
@@ -131,10 +132,21 @@ def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[f
                         f"({str(error).splitlines()[0]}){hint * download}") from None
     if pretrained and settings.weights not in ("imagenet", "none"):
         load_backbone(body, Path(settings.weights))
+    if settings.frozen_stride:
+        freeze_until(body, whole.feature_info.module_name()[strides.index(settings.frozen_stride)])
     if settings.batch_norm == "frozen":
         body = freeze_batch_norm_2d(body)
     config = getattr(body, "pretrained_cfg", None) or getattr(body, "default_cfg", {})
     return body, tuple(config.get("mean", (0.485, 0.456, 0.406))), tuple(config.get("std", (0.229, 0.224, 0.225)))
+
+
+def freeze_until(body: nn.Module, module: str) -> None:
+    """Keep the weights of all layers up to and including ``module`` (timm's feature extractors join names by "_")."""
+    parameters = list(body.named_parameters())
+    inside = [index for index, (name, _) in enumerate(parameters)
+              if name.startswith((f"{module}.", f"{module.replace('.', '_')}."))]
+    for _, parameter in parameters[:max(inside, default=-1) + 1]:
+        parameter.requires_grad_(False)
 
 
 def load_backbone(body: nn.Module, path: Path) -> None:

@@ -59,15 +59,19 @@ def _losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
 
 def _optimizer(model: nn.Module, settings: DetectorSettings) -> torch.optim.Optimizer:
     """Biases and norms are not decayed: shrinking them regularises nothing."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1],
-         "weight_decay": settings.train.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    schedule = settings.train
+    groups = []
+    for backbone in (False, True):  # the curves show the first group's rate
+        for decayed in (True, False):
+            chosen = [parameter for name, parameter in model.named_parameters()
+                      if parameter.requires_grad and name.startswith("backbone.body.") == backbone
+                      and (parameter.ndim > 1) == decayed]
+            rate = schedule.learning_rate * (settings.torchvision.backbone_factor if backbone else 1.0)
+            groups.append({"params": chosen, "lr": rate, "weight_decay": schedule.weight_decay if decayed else 0.0})
+    groups = [group for group in groups if group["params"]]
     if settings.torchvision.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.train.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.train.learning_rate, momentum=settings.train.momentum)
+        return torch.optim.AdamW(groups, lr=schedule.learning_rate)
+    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum)
 
 
 def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,

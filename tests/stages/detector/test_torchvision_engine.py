@@ -77,16 +77,34 @@ def test_frozen_batch_norm_has_nothing_to_train(tiny):
     assert not any("bn1" in name for name in frozen)
 
 
-def test_norms_and_biases_are_not_decayed(tiny):
-    groups = _optimizer(build(tiny), tiny).param_groups
-    assert [group["weight_decay"] for group in groups] == [tiny.train.weight_decay, 0]
-    assert all(parameter.ndim > 1 for parameter in groups[0]["params"])
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050"])
+def test_layers_up_to_a_stride_are_frozen(tiny, backbone):
+    body = build(tiny, backbone=backbone, backbone_arguments={}, frozen_stride=4).backbone.body
+    frozen = [parameter.requires_grad for parameter in body.parameters()]
+    assert frozen == sorted(frozen)
+    assert 0 < sum(frozen) < len(frozen)
+    image = torch.rand(2, 3, 64, 64)
+    finest, coarser = body(image)
+    assert not finest.requires_grad
+    assert coarser.requires_grad
+
+
+def test_norms_and_biases_are_not_decayed_and_the_backbone_has_its_rate(tiny):
+    settings = tiny.model_copy(update={"torchvision": tiny.torchvision.model_copy(update={"backbone_factor": 0.1})})
+    model = build(settings)
+    groups = _optimizer(model, settings).param_groups
+    decay, rate = settings.train.weight_decay, settings.train.learning_rate
+    assert [group["weight_decay"] for group in groups] == [decay, 0, decay, 0]
+    assert [group["lr"] for group in groups] == pytest.approx([rate, rate, 0.1 * rate, 0.1 * rate])
+    assert all(parameter.ndim > 1 for parameter in [*groups[0]["params"], *groups[2]["params"]])
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"backbone": "resnet1"}, "timm cannot make 'resnet1'"),
     ({"backbone_arguments": {"nonsense": 1}}, "timm cannot make 'resnet18'"),
     ({"levels": (4, 8, 16, 32, 64)}, "has no stride 64"),
+    ({"frozen_stride": 3}, "frozen_stride: resnet18 has no stride 3"),
     ({"weights": "nowhere.pth"}, "no such file"),
 ])
 def test_networks_that_do_not_exist(tiny, change, message):
