@@ -94,7 +94,7 @@ def settings(**changes) -> SynthesisSettings:
 
 def test_components_are_instances():
     found = instance_labels(two_squares(), np.array([7]), settings(instances="components"))
-    assert [(category, int(mask.sum()), score) for category, mask, score in found] == [(7, 64, 1.0), (7, 84, 0.5)]
+    assert [(category, int(mask.sum()), round(score, 3)) for category, mask, score in found] == [(7, 64, 1.0), (7, 84, 0.5)]
     masks = [mask for _, mask, _ in found]
     assert all(mask.dtype == bool and mask.shape == (20, 30) for mask in masks)
     assert masks[1][5:12, 18:30].all()
@@ -104,7 +104,7 @@ def test_maps_are_instances_even_in_several_parts():
     found = instance_labels(two_squares(), np.array([7]), settings())
     assert len(found) == 1
     category, mask, score = found[0]
-    assert (category, int(mask.sum()), score) == (7, 148, 1.0)
+    assert (category, int(mask.sum()), round(score, 3)) == (7, 148, 1.0)
     assert ndimage.label(mask)[1] == 2
 
 
@@ -142,7 +142,7 @@ def test_fragments_score_nothing_or_go():
     scores[0, 15, 0:5] = 0.9  # 5 of 600 px: below 1 %
     scores[0, 18, 20:26] = 0.8  # 6 px: 1 % is no fragment
     found = instance_labels(scores, np.array([7]), settings(instances="components"))
-    assert [(int(mask.sum()), score) for _, mask, score in found] == [(64, 1.0), (84, 0.5), (5, 0.0), (6, 0.8)]
+    assert [(int(mask.sum()), round(score, 3)) for _, mask, score in found] == [(64, 1.0), (84, 0.5), (5, 0.0), (6, 0.8)]
     kept = instance_labels(scores, np.array([7]), settings(instances="components", drop_fragments=True))
     assert [int(mask.sum()) for _, mask, _ in kept] == [64, 84, 6]
 
@@ -155,7 +155,15 @@ def test_one_pixel():
         assert (category, int(mask.sum()), score) == (3, 1, 0.0)
         assert mask[19, 29]
         (_, _, score), = instance_labels(scores, np.array([3]), settings(instances=kind, fragment=0))
-        assert score == 1.0
+        assert score == pytest.approx(0.4, abs=1e-4)
+
+
+def test_scores_are_those_before_the_normalisation_and_ties_go_by_area():
+    weak = instance_labels(0.5 * two_squares(), np.array([7]), settings(instances="components"))
+    assert [round(score, 3) for _, _, score in weak] == [0.5, 0.25]
+    small, large = instance_labels(two_squares(1.0), np.array([7]), settings(instances="components"))
+    assert small[1].sum() < large[1].sum()
+    assert small[2] < large[2] < small[2] + 1e-3
 
 
 def test_nothing():

@@ -25,7 +25,7 @@ def line(start: tuple[int, int], end: tuple[int, int]) -> set[tuple[int, int]]:
     return found
 
 
-def by_loop(displacement, boundary, labels, radius: float) -> dict[str, float]:
+def one_by_loop(displacement, boundary, labels, radius: float) -> dict[str, float]:
     """Means over ordered pairs i != j of one batch; every pair is met in both orders, as eq. 2 has it."""
     height, width = labels.shape[1:]
     cells = [(row, column) for row in range(height) for column in range(width)]
@@ -55,6 +55,13 @@ def by_loop(displacement, boundary, labels, radius: float) -> dict[str, float]:
     fg, bg, other = (max(counts[name], 1) for name in ("fg", "bg", "other"))
     return {"displacement_foreground": sums["fg"] / fg, "displacement_background": sums["bg"] / bg,
             "boundary": -sums["log_fg"] / (2 * fg) - sums["log_bg"] / (2 * bg) - sums["log_other"] / other}
+
+
+def by_loop(displacement, boundary, labels, radius):
+    """The mean over the images of what one image's pairs give."""
+    images = [one_by_loop(displacement[n:n + 1], boundary[n:n + 1], labels[n:n + 1], radius)
+              for n in range(len(labels))]
+    return {name: sum(image[name] for image in images) / len(images) for name in images[0]}
 
 
 def random_case(seed: int, count: int, height: int, width: int, values=(0, 1, 2, IGNORE)):
@@ -173,7 +180,7 @@ def test_mixed_precision_is_computed_in_single(dtype):
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in low.values())
 
 
-def test_batch_counts_pairs_together():
+def test_every_image_counts_alike():
     displacement, boundary, labels = random_case(6, 2, 6, 7)
     labels[1] = IGNORE
     labels[1, 0, :2] = 1
