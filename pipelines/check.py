@@ -64,12 +64,10 @@ def check_weights(settings: SimpleNamespace) -> None:
 
 
 def check_engine(settings: SimpleNamespace) -> None:
-    """The chosen engine must be installed."""
-    from stages.detector.engines import available_engines
+    """The chosen engine must be installed, and able to make the network."""
+    from stages.detector import engines
 
-    missing = available_engines()[settings.detector.engine]
-    if missing:
-        raise UserError(f"detector.engine: {settings.detector.engine} cannot be used: {missing}")
+    engines.check(settings.detector)
 
 
 def count_images(settings: SimpleNamespace) -> tuple[int, float]:

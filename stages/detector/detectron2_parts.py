@@ -22,7 +22,7 @@ from stages.detector.data import TrainingSamples
 from stages.runtime import seeds
 from stages.runtime.files import write_text
 from stages.runtime.progress import progress
-from stages.runtime.training import _Curves
+from stages.runtime.training import Curves
 
 
 def to_detectron2(image: Tensor, target: dict[str, Tensor], bgr: bool) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class CurveWriter(EventWriter):
     """Detectron2's losses and learning rate as DVCLive curves; called after every step, writes means of several."""
 
     def __init__(self, folder: Path, first: int, steps: int) -> None:
-        self.curves, self.steps = _Curves(folder, first), steps
+        self.curves, self.steps = Curves(folder, first), steps
         self.written = first - 1
 
     def write(self) -> None:

@@ -99,9 +99,12 @@ class _Batches:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         per_epoch = steps_per_epoch(self.samples, self.batch_size)
+        drawn, permutation = -1, np.empty(0, int)
         for step in range(self.first, self.last):
             epoch, position = divmod(step, per_epoch)
-            indices = order(self.seed, epoch, self.samples)[position * self.batch_size:][:self.batch_size]
+            if epoch != drawn:
+                drawn, permutation = epoch, order(self.seed, epoch, self.samples)
+            indices = permutation[position * self.batch_size:][:self.batch_size]
             yield [(epoch, int(index)) for index in indices[distributed.rank()::distributed.world_size()]]
 
 
@@ -159,7 +162,7 @@ def fit(
     for module in (extra_state or {}).values():
         module.to(fabric.device)
     first = _restore(folder / "checkpoint.pt", modules, optimizer, fabric.device)
-    curves = _Curves(folder / "curves", first) if fabric.global_rank == 0 else None
+    curves = Curves(folder / "curves", first) if fabric.global_rank == 0 else None
     # Loader processes pay where the device waits for the CPU; on a CPU they would only compete with the training.
     loaders = worker_count(runtime.workers) if fabric.device.type == "cuda" else 0
     loader = DataLoader(_Drawn(samples, seed), batch_sampler=_Batches(len(samples), batch_size, seed, first, total),  # type: ignore[arg-type]
@@ -239,7 +242,7 @@ def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, devic
     return int(state["step"])
 
 
-class _Curves:
+class Curves:
     """Losses and learning rate by step, as DVCLive writes them and ``dvc plots`` shows them."""
 
     def __init__(self, folder: Path, first: int, every: int = 10) -> None:
