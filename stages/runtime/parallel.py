@@ -8,11 +8,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from stages.runtime.errors import UserError
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings
+from stages.runtime.stage import die_with, identity
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,8 +73,14 @@ class _Failure:
         raise self.error from RuntimeError(f"in a worker process:\n{self.text}")
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> Result | _Failure:
-    """Run one item in a worker."""
+_watched: set[tuple[int, str]] = set()
+
+
+def _call(function: Callable[[Item], Result], item: Item, owner: tuple[int, str] | None) -> Result | _Failure:
+    """Run one item in a worker; a worker on the owner's machine ends when its owner does, also by a SIGKILL."""
+    if owner is not None and owner not in _watched:
+        _watched.add(owner)
+        die_with([owner])
     with one_thread():
         try:
             return function(item)
@@ -104,7 +112,8 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
     backend, options = _backend(runtime.backend, workers)
     failures: list[_Failure] = []
     # After a failure no more items are handed out and those under way are waited for: nothing has to be aborted.
-    calls = (delayed(_call)(function, item) for item in items if not failures)
+    owner = identity(os.getpid()) if runtime.backend == "loky" and Path("/proc/self/stat").exists() else None
+    calls = (delayed(_call)(function, item, owner) for item in items if not failures)
     # joblib pins the BLAS threads of loky's workers; `_call` does it for the other backends and for torch and OpenCV.
     with parallel_config(backend=backend, n_jobs=workers, **options):
         if runtime.backend == "ray":  # its joblib backend gives lists only: portions keep the progress bar alive

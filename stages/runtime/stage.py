@@ -73,16 +73,25 @@ def die_with_dvc(poll_seconds: float = 0.5) -> None:
     if not os.environ.get("DVC_STAGE") or not Path("/proc/self/stat").exists():
         return
     ancestors = _ancestors_up_to_dvc()
-    if not ancestors:
-        return
+    if ancestors:
+        die_with(ancestors, poll_seconds)
+
+
+def die_with(processes: Sequence[tuple[int, str]], poll_seconds: float = 0.5) -> None:
+    """End this process, and all that it started, soon after one of ``processes`` (as ``identity`` names them) is gone."""
 
     def watch() -> None:
-        while all(_start_time(pid) == started for pid, started in ancestors):
+        while all(identity(pid) == (pid, started) for pid, started in processes):
             time.sleep(poll_seconds)
         kill_descendants(os.getpid())
         os._exit(137)
 
-    threading.Thread(target=watch, name="die-with-dvc", daemon=True).start()
+    threading.Thread(target=watch, name="die-with", daemon=True).start()
+
+
+def identity(pid: int) -> tuple[int, str]:
+    """A process's pid and start time, which name it even when pids are used again (Linux; elsewhere no time)."""
+    return pid, _start_time(pid)
 
 
 def kill_descendants(root: int) -> None:
@@ -126,7 +135,7 @@ def _ancestors_up_to_dvc() -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     pid = os.getppid()
     while pid > 1:
-        found.append((pid, _start_time(pid)))
+        found.append(identity(pid))
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
