@@ -54,18 +54,22 @@ def main(params: Path) -> None:
         if distributed.rank() == 0:
             save_classifier(work.subfolder("classifier"), model, category_ids)
             (work.path("curves")).rename(work.path("classifier") / "curves")
-            write_json(work.path("metrics.json"), _metrics(model, weak, category_ids), indent=2)
+            write_json(work.path("metrics.json"), _metrics(model, weak, category_ids, chosen.augment.long_side), indent=2)
         work.publish({"classifier": CLASSIFIER, "metrics.json": METRICS})
 
 
-def _metrics(model, weak, category_ids) -> dict:  # type: ignore[no-untyped-def]
-    """Mean average precision in percent on each split, and per class on val; tags are the truth here."""
+def _metrics(model, weak, category_ids, long_sides) -> dict:  # type: ignore[no-untyped-def]
+    """Mean average precision in percent on each split, and per class on val; tags are the truth here.
+
+    Images are looked at in the middle of the sizes that training showed, where it gave a range.
+    """
     from stages.cues.train import mean_average_precision, multi_hot, probabilities
 
     names = {category["id"]: category["name"] for category in weak["train"]["categories"]}
+    long_side = None if long_sides is None else sum(long_sides) // 2
     found: dict = {}
     for split, content in weak.items():
-        scores = probabilities(model, layout.IMAGES, content["images"])
+        scores = probabilities(model, layout.IMAGES, content["images"], long_side)
         classes = mean_average_precision(scores, multi_hot(content["images"], category_ids))
         if not classes:
             found[split] = {"available": 0, "reason": f"no image of {layout.WEAK[split]} has a tag of a thing class"}

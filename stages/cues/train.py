@@ -55,12 +55,22 @@ def tag_losses(model: torch.nn.Module, batch: dict[str, Tensor]) -> dict[str, Te
 
 
 @torch.no_grad()
-def probabilities(model: Classifier, folder: Path, images: Sequence[dict[str, Any]]) -> np.ndarray:
-    """(images, classes): the classifier's probabilities on whole images, one at a time."""
+def probabilities(model: Classifier, folder: Path, images: Sequence[dict[str, Any]],
+                  long_side: int | None = None) -> np.ndarray:
+    """(images, classes): the classifier's probabilities on whole images, one at a time.
+
+    ``long_side`` is the length [px] to which the longer side is brought, so that objects are as large as in training.
+    """
     model.eval()
     device = next(model.parameters()).device
-    rows = [model(to_tensor(read_rgb(folder / image["file_name"]))[None].to(device)).sigmoid()[0].cpu().numpy()
-            for image in images]
+    rows = []
+    for image in images:
+        pixels = to_tensor(read_rgb(folder / image["file_name"]))[None].to(device)
+        if long_side is not None:
+            factor = long_side / max(pixels.shape[-2:])
+            size = [max(1, round(side * factor)) for side in pixels.shape[-2:]]
+            pixels = functional.interpolate(pixels.float() / 255, size=size, mode="bilinear", antialias=True)
+        rows.append(model(pixels).sigmoid()[0].cpu().numpy())
     return np.array(rows, np.float32).reshape(len(images), model.head.out_channels)
 
 

@@ -78,7 +78,7 @@ def die_with_dvc(poll_seconds: float = 0.5) -> None:
 
 
 def die_with(processes: Sequence[tuple[int, str]], poll_seconds: float = 0.5) -> None:
-    """End this process, and all that it started, soon after one of ``processes`` (as ``identity`` names them) is gone."""
+    """End this process, and all that it started, soon after one of ``processes`` (named by ``identity``) is gone."""
 
     def watch() -> None:
         while all(identity(pid) == (pid, started) for pid, started in processes):
