@@ -54,7 +54,8 @@ def main(params: Path) -> None:
         if distributed.rank() == 0:
             save_classifier(work.subfolder("classifier"), model, category_ids)
             (work.path("curves")).rename(work.path("classifier") / "curves")
-            write_json(work.path("metrics.json"), _metrics(model, weak, category_ids, chosen.augment.long_side), indent=2)
+            metrics = _metrics(model, weak, category_ids, chosen.augment.long_side)
+            write_json(work.path("metrics.json"), metrics, indent=2)
         work.publish({"classifier": CLASSIFIER, "metrics.json": METRICS})
 
 
