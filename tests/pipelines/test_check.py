@@ -129,3 +129,13 @@ def test_as_a_command(clone):
     assert result.stdout == ""
     assert result.stderr == ("error: params.yaml: method: unknown method 'irnte'; did you mean 'irnet'? "
                              "(allowed: irnet, masks)\n")
+
+
+def test_a_reference_for_retention_is_there_and_is_kept(clone, monkeypatch):
+    folder = clone({}).parent
+    monkeypatch.chdir(folder)
+    check.main(folder / "params.yaml")
+    assert check.REFERENCE.read_text() == "{}\n"
+    check.REFERENCE.write_text('{"a": 1}')
+    check.main(folder / "params.yaml")
+    assert check.REFERENCE.read_text() == '{"a": 1}'
