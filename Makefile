@@ -36,7 +36,7 @@ detectron2:
 # The run lives in this clone: params.yaml is a copy of the preset unless there is one already.
 demo: install
 	@test -f params.yaml || cp $(PRESET) params.yaml
-	@echo "running dvc repro on the embedded data set: about 8 minutes on two cores"
+	@echo "running dvc repro on the embedded data set: about 9 minutes on two cores"
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.evaluation.table
 	@echo "report: metrics/report/index.html"
