@@ -1,0 +1,199 @@
+"""Mean-field of a two-class dense CRF over a batch of crops, in torch, on the crops' device (EXITS eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from stages.propagation.dense_crf import LEAST_PROBABILITY
+from stages.propagation.pairs import Offset, pair_views
+
+WEIGHT_BYTES = 2**28  # what the window's stored weights may take; a crop that needs more computes them in every step
+
+Message = Callable[[torch.Tensor], torch.Tensor]  # (B, H, W) of signed marginals -> (B, H, W) of energy differences
+
+
+@torch.no_grad()
+def mean_field(
+    probability: torch.Tensor,
+    image: torch.Tensor,
+    *,
+    iterations: int = 10,
+    gaussian_xy: float = 3.0,
+    gaussian_weight: float = 3.0,
+    bilateral_xy: float = 80.0,
+    bilateral_rgb: float = 13.0,
+    bilateral_weight: float = 10.0,
+    radius: int | None = None,
+    dilation: int = 1,
+) -> torch.Tensor:
+    """Refine foreground probabilities by the mean-field of a dense CRF: CRF(M_avg) of EXITS eq. 9.
+
+    The energy of a labelling x of the pixels with 0 and 1 is that of Kraehenbuehl and Koltun (2011) and pydensecrf,
+
+        E(x) = sum_i -log p_i(x_i) + sum_(i<j) [x_i != x_j] (gaussian_weight g_ij + bilateral_weight b_ij),
+
+    where g_ij = exp(-d^2 / 2 gaussian_xy^2) and b_ij = exp(-d^2 / 2 bilateral_xy^2 - c^2 / 2 bilateral_rgb^2), d being
+    the distance of two pixels and c that of their colours, each kernel K divided by the roots of both row sums,
+    k_ij / sqrt(sum_l k_il sum_l k_lj) (symmetric normalisation; the sums, and the messages below, include the pixel
+    itself, as pydensecrf's do). With two classes a mean-field step needs one number per pixel: from the difference
+    m_i = q_i(1) - q_i(0) of its marginals follows
+
+        logit q_i(1) <- logit p_i(1) + gaussian_weight sum_j g_ij m_j + bilateral_weight sum_j b_ij m_j,
+
+    in parallel for all pixels, starting from q = p.
+
+    The Gaussian kernel is separable and filtered exactly, over the whole image. For the bilateral one there is a
+    choice, see ``radius``.
+
+    Args:
+        probability: (B, H, W) in [0, 1], any floating type: the probability of the foreground; p_i and 1 - p_i below
+            1e-8 count as 1e-8. B, H and W may be anything, 0 included.
+        image: (B, 3, H, W) RGB in [0, 255], floating or uint8, on the same device. At a mask resolution below the
+            crop's, average the crop over areas, and give all widths in pixels of the mask.
+        iterations: mean-field steps, >= 0.
+        gaussian_xy: width of the smoothness kernel [pixels].
+        gaussian_weight: weight of the smoothness kernel; 0 leaves it out.
+        bilateral_xy: spatial width of the appearance kernel [pixels].
+        bilateral_rgb: colour width of the appearance kernel [8-bit levels].
+        bilateral_weight: weight of the appearance kernel; 0 leaves it out.
+        radius: only pairs with |dy| <= radius and |dx| <= radius are in the appearance kernel [pixels]; None: all.
+            The kernel is normalised by the sums of what is left, so that the term keeps its strength, but acts at a
+            shorter range: below 2 bilateral_xy the cut is felt. Time and memory grow with (radius / dilation)^2.
+        dilation: of these pairs only those are taken whose dy and dx are multiples of it; each stands for dilation^2
+            pairs in the sums. The kernel keeps its range and is sampled: a pixel then hears only of pixels of its own
+            phase, so messages become noisy between neighbours, which the Gaussian term evens out.
+
+    Returns:
+        (B, H, W) marginal probability of the foreground; float64 if ``probability`` is, float32 otherwise. No
+        gradient. The same input gives the same bytes on the same machine.
+
+    Raises:
+        ValueError: shapes that do not fit, probabilities outside [0, 1], an image that is not finite, or a setting
+            outside its range.
+    """
+    _check(probability, image, iterations, (gaussian_xy, bilateral_xy, bilateral_rgb), radius, dilation)
+    dtype = torch.float64 if probability.dtype == torch.float64 else torch.float32
+    probability = probability.to(dtype)
+    if probability.numel() == 0:
+        return probability.clone()
+    unary = probability.clamp(min=LEAST_PROBABILITY).log() - (1 - probability).clamp(min=LEAST_PROBABILITY).log()
+    height, width = probability.shape[1:]
+    reach = max(height, width) if radius is None else radius
+    offsets = window_offsets(height, width, reach, dilation) if bilateral_weight else []
+    step = max(1, WEIGHT_BYTES // max(1, len(offsets) * height * width * unary.element_size()))
+    refined = torch.empty_like(unary)
+    for first in range(0, len(unary), step):
+        chunk = slice(first, first + step)
+        messages: list[tuple[float, Message]] = []
+        if gaussian_weight:
+            messages.append((gaussian_weight, gaussian_message(unary[chunk], gaussian_xy)))
+        if bilateral_weight:
+            colour = image[chunk].to(dtype) / bilateral_rgb
+            messages.append((bilateral_weight, window_message(colour, bilateral_xy, offsets, dilation)))
+        refined[chunk] = _iterate(unary[chunk], messages, iterations)
+    return refined
+
+
+def _iterate(unary: torch.Tensor, messages: list[tuple[float, Message]], iterations: int) -> torch.Tensor:
+    """Mean-field steps on logits (B, H, W); the marginal of the foreground."""
+    logit = unary
+    for _ in range(iterations):
+        signed = torch.tanh(logit / 2)  # q(1) - q(0)
+        logit = unary.clone()
+        for weight, message in messages:
+            logit += weight * message(signed)
+    return torch.sigmoid(logit)
+
+
+def gaussian_message(like: torch.Tensor, width_xy: float) -> Message:
+    """The normalised Gaussian kernel as a function; separable, so it is two small matrices and exact.
+
+    Args:
+        like: (B, H, W): size, type and device of what the function takes.
+        width_xy: standard deviation [pixels].
+    """
+    down, across = (_gaussian_matrix(size, width_xy, like) for size in like.shape[-2:])
+    return lambda values: down @ values @ across
+
+
+def _gaussian_matrix(size: int, width: float, like: torch.Tensor) -> torch.Tensor:
+    """(size, size), symmetric: exp(-(i - j)^2 / 2 width^2) divided by the roots of both row sums."""
+    position = torch.arange(size, dtype=torch.float64) / width
+    kernel = torch.exp(-((position[:, None] - position[None]) ** 2) / 2)
+    root = kernel.sum(1).sqrt()
+    return (kernel / root[:, None] / root[None]).to(like)
+
+
+def window_offsets(height: int, width: int, radius: int, dilation: int = 1) -> list[Offset]:
+    """Offsets (dy, dx), multiples of ``dilation`` up to ``radius``, that join two pixels of an image.
+
+    One of each offset and its opposite: dy > 0, or dy == 0 and dx > 0.
+    """
+    down, across = (min(radius, size - 1) // dilation * dilation for size in (height, width))
+    return [
+        (dy, dx)
+        for dy in range(0, down + 1, dilation)
+        for dx in range(-across, across + 1, dilation)
+        if (dy, dx) > (0, 0)
+    ]
+
+
+def window_message(colour: torch.Tensor, width_xy: float, offsets: list[Offset], dilation: int) -> Message:
+    """The normalised bilateral kernel, cut to a window of offsets, as a function of (B, H, W).
+
+    Args:
+        colour: (B, 3, H, W), divided by the colour width.
+        width_xy: spatial width [pixels].
+        offsets: as :func:`window_offsets` gives them: each pair is met once, and its weight serves both its ends.
+        dilation: each pair stands for dilation^2 pairs, the pixel itself for one.
+    """
+    shape = (colour.shape[0], *colour.shape[2:])
+
+    def weights() -> Iterator[torch.Tensor]:
+        for dy, dx in offsets:
+            here, there = pair_views(colour, (dy, dx))
+            exponent = (there - here).square_().sum(1)
+            exponent += (dy * dy + dx * dx) / width_xy**2
+            yield exponent.mul_(-0.5).exp_().mul_(dilation**2)
+
+    size = len(offsets) * colour[:, 0].numel() * colour.element_size()
+    stored = list(weights()) if size <= WEIGHT_BYTES else None
+
+    def filtered(values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()  # a pixel's kernel with itself is 1
+        for offset, weight in zip(offsets, stored or weights(), strict=True):
+            here, there = pair_views(values, offset)
+            total_here, total_there = pair_views(total, offset)
+            total_here.addcmul_(weight, there)
+            total_there.addcmul_(weight, here)
+        return total
+
+    scale = filtered(colour.new_ones(shape)).rsqrt_()
+    return lambda values: scale * filtered(scale * values)
+
+
+def _check(
+    probability: torch.Tensor,
+    image: torch.Tensor,
+    iterations: int,
+    widths: tuple[float, ...],
+    radius: int | None,
+    dilation: int,
+) -> None:
+    if probability.ndim != 3 or not probability.is_floating_point():
+        raise ValueError(f"probability must be floating (B, H, W), got {probability.dtype} {tuple(probability.shape)}")
+    batch, height, width = probability.shape
+    if tuple(image.shape) != (batch, 3, height, width):
+        raise ValueError(f"the image must be {(batch, 3, height, width)}, got {tuple(image.shape)}")
+    if probability.numel() and not (float(probability.min()) >= 0 and float(probability.max()) <= 1):
+        raise ValueError("probabilities must lie in [0, 1] and contain no NaN")
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError("the image must be finite")
+    if not min(widths) > 0:
+        raise ValueError(f"the kernels' widths must be positive, got {widths}")
+    if iterations < 0:
+        raise ValueError(f"iterations must not be negative, got {iterations}")
+    if (radius is not None and radius < 0) or dilation < 1:
+        raise ValueError(f"radius must be at least 0 and dilation at least 1, got {radius} and {dilation}")
