@@ -8,8 +8,10 @@ import torch
 
 from stages.propagation.dense_crf import LEAST_PROBABILITY
 from stages.propagation.pairs import Offset, pair_views
+from stages.propagation.permutohedral import build_lattice, filter_values
 
 WEIGHT_BYTES = 2**28  # what the window's stored weights may take; a crop that needs more computes them in every step
+LATTICE_PIXELS = 2**18  # on one lattice, unless one crop has more; 0.4 kB of memory for each
 
 Message = Callable[[torch.Tensor], torch.Tensor]  # (B, H, W) of signed marginals -> (B, H, W) of energy differences
 
@@ -44,8 +46,9 @@ def mean_field(
 
     in parallel for all pixels, starting from q = p.
 
-    The Gaussian kernel is separable and filtered exactly, over the whole image. For the bilateral one there is a
-    choice, see ``radius``.
+    The Gaussian kernel is separable and filtered exactly, over the whole image. The bilateral one joins all pairs on
+    the permutohedral lattice that pydensecrf uses, or the pairs of a window exactly: see ``radius``. On photographs the
+    lattice's result differs from pydensecrf's in about 2e-4 of the marginals and of the labels.
 
     Args:
         probability: (B, H, W) in [0, 1], any floating type: the probability of the foreground; p_i and 1 - p_i below
@@ -58,12 +61,14 @@ def mean_field(
         bilateral_xy: spatial width of the appearance kernel [pixels].
         bilateral_rgb: colour width of the appearance kernel [8-bit levels].
         bilateral_weight: weight of the appearance kernel; 0 leaves it out.
-        radius: only pairs with |dy| <= radius and |dx| <= radius are in the appearance kernel [pixels]; None: all.
+        radius: None: all pairs are in the appearance kernel, which the lattice approximates. A number: only pairs with
+            |dy| <= radius and |dx| <= radius are [pixels], summed exactly and, once it covers the image, all of them.
             The kernel is normalised by the sums of what is left, so that the term keeps its strength, but acts at a
-            shorter range: below 2 bilateral_xy the cut is felt. Time and memory grow with (radius / dilation)^2.
-        dilation: of these pairs only those are taken whose dy and dx are multiples of it; each stands for dilation^2
-            pairs in the sums. The kernel keeps its range and is sampled: a pixel then hears only of pixels of its own
-            phase, so messages become noisy between neighbours, which the Gaussian term evens out.
+            shorter range: below 2 bilateral_xy the cut is felt. Time and memory grow with (radius / dilation)^2, and
+            are beyond the lattice's from a radius of about 5 dilations on.
+        dilation: of a window's pairs only those are taken whose dy and dx are multiples of it; each stands for
+            dilation^2 pairs in the sums. The kernel keeps its range and is sampled: a pixel then hears only of pixels
+            of its own phase, so messages become noisy between neighbours, which the Gaussian term evens out.
 
     Returns:
         (B, H, W) marginal probability of the foreground; float64 if ``probability`` is, float32 otherwise. No
@@ -80,9 +85,11 @@ def mean_field(
         return probability.clone()
     unary = probability.clamp(min=LEAST_PROBABILITY).log() - (1 - probability).clamp(min=LEAST_PROBABILITY).log()
     height, width = probability.shape[1:]
-    reach = max(height, width) if radius is None else radius
-    offsets = window_offsets(height, width, reach, dilation) if bilateral_weight else []
-    step = max(1, WEIGHT_BYTES // max(1, len(offsets) * height * width * unary.element_size()))
+    offsets = [] if radius is None else window_offsets(height, width, radius, dilation)
+    if radius is None:
+        step = max(1, LATTICE_PIXELS // (height * width))
+    else:
+        step = max(1, WEIGHT_BYTES // max(1, len(offsets) * height * width * unary.element_size()))
     refined = torch.empty_like(unary)
     for first in range(0, len(unary), step):
         chunk = slice(first, first + step)
@@ -91,8 +98,13 @@ def mean_field(
             messages.append((gaussian_weight, gaussian_message(unary[chunk], gaussian_xy)))
         if bilateral_weight:
             colour = image[chunk].to(dtype) / bilateral_rgb
-            messages.append((bilateral_weight, window_message(colour, bilateral_xy, offsets, dilation)))
-        refined[chunk] = _iterate(unary[chunk], messages, iterations)
+            if radius is None:
+                messages.append((bilateral_weight, lattice_message(colour, bilateral_xy)))
+            else:
+                messages.append((bilateral_weight, window_message(colour, bilateral_xy, offsets, dilation)))
+        # Mixed precision would multiply the Gaussian's matrices in 16 bits.
+        with torch.autocast(unary.device.type, enabled=False):
+            refined[chunk] = _iterate(unary[chunk], messages, iterations)
     return refined
 
 
@@ -124,6 +136,22 @@ def _gaussian_matrix(size: int, width: float, like: torch.Tensor) -> torch.Tenso
     kernel = torch.exp(-((position[:, None] - position[None]) ** 2) / 2)
     root = kernel.sum(1).sqrt()
     return (kernel / root[:, None] / root[None]).to(like)
+
+
+def lattice_message(colour: torch.Tensor, width_xy: float) -> Message:
+    """The normalised bilateral kernel on the permutohedral lattice, as a function of (B, H, W).
+
+    Args:
+        colour: (B, 3, H, W), divided by the colour width.
+        width_xy: spatial width [pixels].
+    """
+    batch, _, height, width = colour.shape
+    down, across = (torch.arange(size, device=colour.device, dtype=colour.dtype) for size in (height, width))
+    place = torch.stack([across.expand(height, width), down[:, None].expand(height, width)]) / width_xy
+    features = torch.cat([place.expand(batch, 2, height, width), colour], dim=1)
+    lattice = build_lattice(features.reshape(batch, 5, -1))
+    scale = filter_values(lattice, torch.ones_like(colour[:, 0]).reshape(-1)).rsqrt_()
+    return lambda values: (scale * filter_values(lattice, scale * values.reshape(-1))).reshape(values.shape)
 
 
 def window_offsets(height: int, width: int, radius: int, dilation: int = 1) -> list[Offset]:
@@ -197,3 +225,5 @@ def _check(
         raise ValueError(f"iterations must not be negative, got {iterations}")
     if (radius is not None and radius < 0) or dilation < 1:
         raise ValueError(f"radius must be at least 0 and dilation at least 1, got {radius} and {dilation}")
+    if radius is None and dilation != 1:
+        raise ValueError(f"only a window has a dilation: give a radius with dilation {dilation}")

@@ -108,7 +108,7 @@ def test_bounded_memory_gives_the_same(monkeypatch, crops):
     assert torch.allclose(mean_field(probability, image, radius=4, **SETTINGS), whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{"radius": ALL}, {"radius": 4, "dilation": 2}])
+@pytest.mark.parametrize("options", [{}, {"radius": ALL}, {"radius": 4, "dilation": 2}])
 def test_batch_is_one_by_one(options):
     probability, image = example(4)
     whole = mean_field(probability, image, **options, **SETTINGS)
@@ -191,6 +191,22 @@ def test_no_gradient_same_bytes_and_inputs_left_alone(radius):
     assert torch.equal(image, copies[1])
 
 
+@pytest.mark.parametrize("radius", [None, 3])
+def test_mixed_precision_around_it_changes_nothing(radius):
+    probability, image = (tensor.float() for tensor in example())
+    alone = mean_field(probability, image, radius=radius, **SETTINGS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = mean_field(probability, image, radius=radius, **SETTINGS)
+    assert torch.equal(found, alone)
+
+
+def test_lattices_of_parts_of_a_batch(monkeypatch):
+    probability, image = example(5)
+    whole = mean_field(probability, image, **SETTINGS)
+    monkeypatch.setattr(module, "LATTICE_PIXELS", 2 * 9 * 11)
+    assert torch.allclose(mean_field(probability, image, **SETTINGS), whole, rtol=0, atol=1e-12)
+
+
 def test_uint8_images():
     probability, image = example()
     image = image.to(torch.uint8)
@@ -212,6 +228,7 @@ def test_uint8_images():
         ({"iterations": -1}, "iterations"),
         ({"radius": -1}, "radius"),
         ({"radius": 3, "dilation": 0}, "dilation"),
+        ({"dilation": 2}, "give a radius"),
     ],
 )
 def test_refused(change, message):
@@ -238,13 +255,59 @@ def pydensecrf(probability, image, settings):
     return np.stack(crops)
 
 
-@pytest.mark.parametrize("noise", [20.0, 60.0])
-def test_marginals_against_pydensecrf(noise):
-    """Its permutohedral lattice is an approximation: a few hundredths where the terms are weak."""
-    probability, image = example(4, 20, 24, noise=noise)
-    image = image.floor()
-    settings = SETTINGS | {"gaussian_weight": 1.0, "bilateral_weight": 1.0}
+def natural(batch=3, height=48, width=64):
+    """Smooth shading, two objects with soft edges and a little noise; blurred probabilities of the objects."""
+    generator = torch.Generator().manual_seed(1)
+    y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+    disc = torch.sigmoid((0.3 - ((y - 0.5) ** 2 + (x - 0.4) ** 2).sqrt()) * 60)
+    bar = torch.sigmoid((0.08 - (x - 0.85).abs()) * 80)
+    colour = torch.rand(batch, 3, 3, 1, 1, generator=generator) * 150
+    image = colour[:, 0] + 60 * y + colour[:, 1] * disc + colour[:, 2] * bar
+    image += 5 * torch.randn(image.shape, generator=generator)
+    probability = 0.2 + 0.6 * torch.sigmoid((0.34 - ((y - 0.55) ** 2 + (x - 0.45) ** 2).sqrt()) * 12)
+    probability = probability + 0.05 * torch.randn(batch, height, width, generator=generator)
+    return probability.clamp(0, 1), image.clamp(0, 255).floor()
+
+
+def noisy(batch=3, height=48, width=64):
+    """Uniform noise in all colours: nearly every pixel is alone in its corner of the lattice."""
+    generator = torch.Generator().manual_seed(2)
+    image = torch.rand(batch, 3, height, width, generator=generator) * 256
+    return torch.rand(batch, height, width, generator=generator), image.floor()
+
+
+# Both filter on the same kind of lattice; what differs is the Gaussian term, which is exact here, and which corners a
+# pixel on the boundary of two simplices touches. Measured: 2e-4 and 3e-3 of the marginals, 1e-4 and 3e-3 of the labels.
+@pytest.mark.parametrize(("pictures", "tolerance"), [(natural, 1e-3), (noisy, 1e-2)])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"gaussian_weight": 0.0}, {"bilateral_xy": 40.0, "bilateral_rgb": 13.0, "bilateral_weight": 10.0}],
+)
+def test_lattice_against_pydensecrf(pictures, tolerance, change):
+    probability, image = pictures()
+    settings = SETTINGS | change
     reference = pydensecrf(probability, image, settings)
-    difference = np.abs(mean_field(probability, image, radius=ALL, **settings).numpy() - reference)
-    assert difference.mean() < 0.005
-    assert difference.max() < 0.04
+    found = mean_field(probability, image, **settings).numpy()
+    assert np.abs(found - reference).mean() < tolerance
+    assert ((found > 0.5) != (reference > 0.5)).mean() < tolerance
+
+
+def test_bilateral_term_alone_is_that_of_pydensecrf():
+    probability, image = natural()
+    settings = SETTINGS | {"gaussian_weight": 0.0}
+    found = mean_field(probability, image, **settings).numpy()
+    assert np.abs(found - pydensecrf(probability, image, settings)).max() < 1e-4
+
+
+# The lattice's own error. Measured: 2e-3 of the marginals of natural images, 2e-2 of those of noise with weak terms;
+# with a weight of 4 noise settles elsewhere: 7e-2 of the marginals, 6 % of the labels.
+@pytest.mark.parametrize(
+    ("pictures", "weight", "tolerance"), [(natural, 1.0, 0.005), (natural, 4.0, 0.005), (noisy, 1.0, 0.04)]
+)
+def test_lattice_against_all_pairs(pictures, weight, tolerance):
+    probability, image = pictures(2, 24, 32)
+    settings = SETTINGS | {"bilateral_weight": weight}
+    reference = mean_field(probability, image, radius=ALL, **settings).numpy()
+    found = mean_field(probability, image, **settings).numpy()
+    assert np.abs(found - reference).mean() < tolerance
+    assert ((found > 0.5) != (reference > 0.5)).mean() < tolerance
