@@ -102,13 +102,13 @@ def _elevate(features: torch.Tensor) -> torch.Tensor:
 
 def _ranks(differences: torch.Tensor) -> torch.Tensor:
     """Position of each row's entry in its column, sorted from large to small; of equal ones the first comes first."""
-    ranks = torch.zeros_like(differences, dtype=torch.int64)
+    ranks = torch.zeros_like(differences, dtype=torch.int8)  # with few features that is faster than sorting
     for i in range(len(differences)):
         for j in range(i + 1, len(differences)):
-            less = differences[i] < differences[j]
+            less = (differences[i] < differences[j]).to(torch.int8)
             ranks[i] += less
-            ranks[j] += ~less
-    return ranks
+            ranks[j] += 1 - less
+    return ranks.to(torch.int64)
 
 
 def _barycentric(differences: torch.Tensor, rank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import random_walk, run
+from benchmarks import mean_field, random_walk, run
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -46,6 +46,13 @@ def test_references_of_the_walk_agree():
     assert np.allclose(walk(scores, boundary, **settings), squared, rtol=1e-5, atol=1e-7)
 
 
+def test_references_of_the_mean_field_agree():
+    exact = mean_field.all_pairs(2, 12)()
+    assert np.allclose(mean_field.whole_window(2, 12)(), exact, atol=1e-5)
+    assert np.abs(mean_field.ours(2, 12)() - exact).mean() < 0.02
+    assert np.abs(mean_field.ours(2, 12)() - mean_field.pydensecrf(2, 12)()).mean() < 0.01
+
+
 def test_only_a_whole_run_writes_the_file(monkeypatch, tmp_path, capsys):
     class Module:
         ABOUT_SECONDS, SETTINGS, SEED = 1, {"steps": 2}, 0
@@ -73,4 +80,4 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "there are dense_crf, random_walk" in capsys.readouterr().err
+    assert "there are dense_crf, mean_field, random_walk" in capsys.readouterr().err
