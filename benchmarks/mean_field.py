@@ -11,7 +11,7 @@ from benchmarks.measure import Measurement, measure, row
 
 ABOUT_SECONDS = 30
 # Widths in shares of the crop's side, so that a size is the same problem at another resolution.
-SETTINGS = {"iterations": 10, "gaussian": [1 / 128, 1], "bilateral": [10 / 128, 8, 2], "window": 8, "threads": 1}
+SETTINGS = {"iterations": 10, "gaussian": [1 / 128, 1], "bilateral": [10 / 128, 8, 4], "window": 8, "threads": 1}
 SEED = 0
 SIZES = [(1, 512), (8, 512), (8, 128)]  # crops in a batch, side
 WINDOW_SIZE = (8, 128)

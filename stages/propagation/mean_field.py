@@ -22,11 +22,11 @@ def mean_field(
     image: torch.Tensor,
     *,
     iterations: int = 10,
-    gaussian_xy: float = 3.0,
-    gaussian_weight: float = 3.0,
-    bilateral_xy: float = 80.0,
-    bilateral_rgb: float = 13.0,
-    bilateral_weight: float = 10.0,
+    gaussian_xy: float = 1.0,
+    gaussian_weight: float = 1.0,
+    bilateral_xy: float = 10.0,
+    bilateral_rgb: float = 8.0,
+    bilateral_weight: float = 4.0,
     radius: int | None = None,
     dilation: int = 1,
 ) -> torch.Tensor:
@@ -49,6 +49,14 @@ def mean_field(
     The Gaussian kernel is separable and filtered exactly, over the whole image. The bilateral one joins all pairs on
     the permutohedral lattice that pydensecrf uses, or the pairs of a window exactly: see ``radius``. On photographs the
     lattice's result differs from pydensecrf's in about 2e-4 of the marginals and of the labels.
+
+    The paper gives no widths and weights. The defaults are for crops of one object at 128 x 128; at 512 x 512 take
+    gaussian_xy 3 and bilateral_xy 40 with the same weights. They are from a search over objects of COCO photographs
+    whose truth was shifted, blurred and disturbed by smooth noise: at 128 x 128 the mean IoU of 32 objects rose from
+    .788 to .829 and that of 32 others, which were not searched over, from .826 to .854; at 512 x 512 that of 8 and 8
+    from .801 to .833 and from .797 to .815. The settings of pydensecrf's own example (3 and 3; 80, 13 and 10; a quarter
+    of 80 at 128 x 128) are too strong for such masks: they lowered it from .858 to .764 at 512 x 512 (8 objects) and
+    from .842 to .730 at 128 x 128 (12).
 
     Args:
         probability: (B, H, W) in [0, 1], any floating type: the probability of the foreground; p_i and 1 - p_i below

@@ -146,7 +146,7 @@ def test_mask_moves_to_the_edge_of_the_colours():
     probability[..., 7:] = 0.8  # two columns too early
     probability[0, 3, 3] = 0.8
     for radius in (None, 8):
-        refined = mean_field(probability, image, bilateral_xy=10, radius=radius) > 0.5
+        refined = mean_field(probability, image, radius=radius) > 0.5
         assert torch.equal(refined, (torch.arange(16) >= 9).expand(1, 16, 16))
 
 
