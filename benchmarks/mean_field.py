@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.measure import Measurement, measure, row
 
-ABOUT_SECONDS = 30
+ABOUT_SECONDS = 60
 # Widths in shares of the crop's side, so that a size is the same problem at another resolution.
 SETTINGS = {"iterations": 10, "gaussian": [1 / 128, 1], "bilateral": [10 / 128, 8, 4], "window": 8, "threads": 1}
 SEED = 0

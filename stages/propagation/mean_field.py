@@ -11,7 +11,7 @@ from stages.propagation.pairs import Offset, pair_views
 from stages.propagation.permutohedral import build_lattice, filter_values
 
 WEIGHT_BYTES = 2**28  # what the window's stored weights may take; a crop that needs more computes them in every step
-LATTICE_PIXELS = 2**18  # on one lattice, unless one crop has more; 0.4 kB of memory for each
+LATTICE_PIXELS = 2**18  # on one lattice, unless one crop has more; about 0.6 kB of memory for each
 
 Message = Callable[[torch.Tensor], torch.Tensor]  # (B, H, W) of signed marginals -> (B, H, W) of energy differences
 
