@@ -62,26 +62,17 @@ def panels(image: dict[str, Any], pixels: Any, settings: IRNetSettings) -> list[
 
 def main(params: Path) -> None:
     """Draw the first images."""
-    import cv2
-
     from stages.evaluation.settings import ReportSettings
     from stages.labels.images import read_rgb
-    from stages.runtime.files import atomic_path, write_json
+    from stages.labels.panels import write_panels
 
     settings = load_settings(params, irnet=IRNetSettings, report=ReportSettings)
     images = read_json(layout.WEAK["train"])["images"][:settings.report.gallery_images]
     inputs = [CAMS, RELATIONS, FIELDS, PROPAGATED, layout.WEAK["train"]]
     with Work("irnet-illustrate", inputs, [settings.report.gallery_images, settings.irnet.grid]) as work:
-        folder = work.subfolder("gallery")
-        entries = []
-        for image in images:
-            pixels = read_rgb(layout.IMAGES / image["file_name"])
-            for number, (title, picture) in enumerate(panels(image, pixels, settings.irnet)):
-                name = f"{layout.image_key(image)}_{number}.jpg"
-                with atomic_path(folder / name) as temporary:
-                    cv2.imwrite(str(temporary), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-                entries.append({"image_id": image["id"], "title": title, "picture": name})
-        write_json(folder / "panels.json", entries, indent=1)
+        write_panels(work.subfolder("gallery"),
+                     ((image, panels(image, read_rgb(layout.IMAGES / image["file_name"]), settings.irnet))
+                      for image in images))
         work.publish({"gallery": GALLERY})
 
 

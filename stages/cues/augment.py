@@ -37,7 +37,7 @@ def random_view(image: np.ndarray, labels: np.ndarray | None, generator: np.rand
         image = image[:, ::-1]
         labels = None if labels is None else labels[:, ::-1]
     if settings.jitter > 0:
-        image = _jitter(image, generator, settings.jitter)
+        image = jitter(image, generator, settings.jitter)
 
     # A view smaller than the crop lies anywhere in it; a larger one is cut anywhere.
     starts, places = [], []
@@ -60,7 +60,7 @@ def random_view(image: np.ndarray, labels: np.ndarray | None, generator: np.rand
     return view, cut, inside
 
 
-def _jitter(image: np.ndarray, generator: np.random.Generator, strength: float) -> np.ndarray:
+def jitter(image: np.ndarray, generator: np.random.Generator, strength: float) -> np.ndarray:
     """Brightness, contrast and saturation, each by a factor in 1 - strength .. 1 + strength."""
     brightness, contrast, saturation = generator.uniform(1 - strength, 1 + strength, size=3)
     values = image.astype(np.float32) * brightness

@@ -76,14 +76,15 @@ def measure(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: Measure
             "images": len(truth.images), "images_without_labels": len(truth.images) - len(with_labels)},
         "size": {name: _as_percent(figures) for name, figures in coverage_by_size(
             matches, settings.medium_from, settings.large_from).items()},
-        "separated": _as_percent(coverage_of_separated(matches, objects)),
+        "separated": _as_percent(coverage_of_separated(matches, objects, settings.medium_from)),
         **pixels,
         "classes": {names[category]: figures for category, figures in sorted(classes.items()) if figures},
     }
 
 
-def _as_percent(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: percent(value) if name in SHARES else int(value) for name, value in figures.items()}
+def _as_percent(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _as_percent(value) if isinstance(value, Mapping) else percent(value) if name in SHARES else int(value)
+            for name, value in figures.items()}
 
 
 def _average_precision(truth: Truth, objects: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]],

@@ -35,13 +35,16 @@ def coverage(iou: np.ndarray) -> dict[str, float]:
 
 
 def coverage_by_size(matches: Matches, medium_from: float, large_from: float) -> dict[str, dict[str, float]]:
-    """:func:`coverage` of small, medium and large truth objects."""
+    """:func:`coverage` of small, medium and large truth objects, and of all that are not small."""
     size = np.digitize(matches.truth_area, [medium_from, large_from])
-    return {name: coverage(matches.truth_iou[size == number])
-            for number, name in enumerate(("small", "medium", "large"))}
+    return {**{name: coverage(matches.truth_iou[size == number])
+               for number, name in enumerate(("small", "medium", "large"))},
+            "medium_and_large": coverage(matches.truth_iou[size > 0])}
 
 
-def coverage_of_separated(matches: Matches, truth: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """:func:`coverage` of the truth objects with several 4-connected parts."""
-    separated = {item["id"] for item in truth if not item.get("iscrowd", 0) and part_count(item["segmentation"]) > 1}
-    return coverage(matches.truth_iou[np.isin(matches.truth_id, sorted(separated))])
+def coverage_of_separated(matches: Matches, truth: Sequence[Mapping[str, Any]], medium_from: float) -> dict[str, Any]:
+    """:func:`coverage` of the truth objects with several 4-connected parts, and of those that are not small."""
+    parts = {item["id"] for item in truth if not item.get("iscrowd", 0) and part_count(item["segmentation"]) > 1}
+    separated = np.isin(matches.truth_id, sorted(parts))
+    return {**coverage(matches.truth_iou[separated]),
+            "medium_and_large": coverage(matches.truth_iou[separated & (matches.truth_area >= medium_from)])}

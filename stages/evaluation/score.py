@@ -1,7 +1,7 @@
 """Compare the method's pseudo-labels with the truth of the training images: metrics/score.json.
 
-A method that also writes data/<method>/pseudo_labels_val.json or the folder data/<method>/semantic has them measured
-too. AP, PQ, IoU and recall are in percent. Without truth the file holds the reason in place of the numbers.
+A method that also writes data/<method>/pseudo_labels_val.json or the folders data/<method>/semantic or
+data/<method>/points has them measured too. AP, PQ, IoU and recall are in percent. Without truth the file holds the reason in place of the numbers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ def main(params: Path) -> None:
     settings = load_settings(params, method=str, score=ScoreSettings, runtime=RuntimeSettings)
     labels = {"train": layout.pseudo_labels(settings.method),
               "val": layout.method_data(settings.method) / "pseudo_labels_val.json"}
-    metrics = score_files(labels, layout.method_data(settings.method) / "semantic", settings.score, settings.runtime)
+    metrics = score_files(labels, layout.method_data(settings.method), settings.score, settings.runtime)
     write_json(layout.METRICS / "score.json", metrics, indent=2)
     print_headline("score", metrics)
 
 
-def score_files(labels: dict[str, Path], semantic: Path, settings: Any, runtime: Any) -> dict[str, Any]:
-    """Measure the label file of each split; only the training split's must exist."""
+def score_files(labels: dict[str, Path], data: Path, settings: Any, runtime: Any) -> dict[str, Any]:
+    """Measure the label file of each split; only the training split's must exist. ``data`` is the method's folder."""
     from stages.evaluation.inputs import read_labels, read_truth
     from stages.evaluation.measure import measure
+    from stages.evaluation.points import measure_points
     from stages.evaluation.semantic import covers
 
     splits: dict[str, Any] = {}
@@ -44,8 +45,10 @@ def score_files(labels: dict[str, Path], semantic: Path, settings: Any, runtime:
         if truth.reason:
             reasons[split] = truth.reason
             continue
-        folder = semantic if covers(semantic, truth.images) else None
+        folder = data / "semantic" if covers(data / "semantic", truth.images) else None
         splits[split] = measure(truth, found, settings, settings.min_score, runtime, folder)
+        if split == "train" and (data / "points").exists():
+            splits[split]["points"] = measure_points(data / "points", truth.images, truth.annotations)
     if not splits:
         return {"available": 0, "reason": reasons["train"]}
     return {"available": 1, **splits, **{f"{split}_reason": reason for split, reason in reasons.items()}}

@@ -1,0 +1,222 @@
+"""The networks of EXITS: encoders of crops, and the mask decoder of appendix A."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipelines.exits.settings import EncoderSettings, PropagationSettings
+from stages.cues.attention import TokenEncoder
+from stages.cues.backbone import Backbone, resample
+from stages.cues.settings import BackboneSettings
+from stages.propagation.points import feature_similarity
+from stages.runtime.errors import UserError
+
+
+def _convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    groups = math.gcd(16, outputs)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+                         nn.GroupNorm(groups, outputs), nn.ReLU(inplace=True))
+
+
+class Pyramid(nn.Module):
+    """A convolutional encoder: the backbone's levels merged top-down at the mask's resolution.
+
+    Stands in for the ViT where there are no MAE weights (not in the paper). Convolutions do not know where they are, so
+    the position of every cell relative to the box can be added to the coarsest level (``position``).
+    """
+
+    def __init__(self, settings: EncoderSettings, mask_stride: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.body = Backbone(BackboneSettings(name=settings.name, weights=settings.weights, stride=settings.stride,
+                                              arguments=settings.arguments,
+                                              freeze_batch_norm=settings.freeze_batch_norm))
+        self.levels = [index for index, grid in enumerate(self.body.grids) if grid.stride >= mask_stride]
+        self.stride = int(self.body.grids[self.levels[0]].stride)
+        self.width = settings.width
+        extra = 4 if settings.position else 0
+        self.lateral = nn.ModuleList(_convolution(self.body.channels[index] + extra, self.width, 1)
+                                     for index in self.levels)
+        self.merge = nn.ModuleList(_convolution(self.width, self.width) for _ in self.levels)
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """Crops (B, 3, s, s) with boxes (B, 4) in crop pixels to features (B, width, s / stride, s / stride)."""
+        maps = self.body.levels(images)
+        features: Tensor | None = None
+        for place in range(len(self.levels) - 1, -1, -1):
+            index = self.levels[place]
+            level, grid = maps[index], self.body.grids[index]
+            if self.settings.position:
+                level = torch.cat([level, _position(boxes, level.shape[-1], grid.stride, grid.origin)], dim=1)
+            own = self.lateral[place](level)
+            if features is not None:
+                coarser = self.body.grids[self.levels[place + 1]]
+                own = own + resample(features, coarser, grid, (own.shape[-2], own.shape[-1]))
+            features = self.merge[place](own)
+        assert features is not None
+        return features
+
+    def similarity(self, images: Tensor, boxes: Tensor, cells: int, layer: int, temperature: float) -> Tensor:
+        """(B, cells^2, cells^2): likeness of the features at the cells' places, of one level or of all."""
+        maps = [*self.body.levels(images), self(images, boxes)]
+        if layer > len(maps):
+            raise UserError(f"exits.propagation.layer is {layer}, the pyramid has {len(maps)} (the last one merged)")
+        chosen = range(len(maps) - 1) if layer == 0 else [layer - 1]
+        parts = []
+        for index in chosen:
+            level = functional.interpolate(maps[index].float(), (cells, cells), mode="bilinear", antialias=True,
+                                           align_corners=False)
+            level = level - level.mean((2, 3), keepdim=True)
+            parts.append(functional.normalize(level, dim=1))
+        return feature_similarity(torch.cat(parts, dim=1).flatten(2), temperature)
+
+
+def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor:
+    """(B, 4, cells, cells): signed distances of the cells from the box's sides in units of its width and height."""
+    at = origin + stride * torch.arange(cells, device=boxes.device, dtype=boxes.dtype) + 0.5
+    left, top, right, bottom = boxes.unbind(1)
+    width, height = (right - left).clamp(min=1), (bottom - top).clamp(min=1)
+    columns = torch.stack([(at - left[:, None]) / width[:, None], (right[:, None] - at) / width[:, None]], dim=1)
+    rows = torch.stack([(at - top[:, None]) / height[:, None], (bottom[:, None] - at) / height[:, None]], dim=1)
+    maps = torch.cat([columns[:, :, None, :].expand(-1, -1, cells, -1), rows[:, :, :, None].expand(-1, -1, -1, cells)],
+                     dim=1)
+    return maps.clamp(-1, 1)
+
+
+class Decoder(nn.Module):
+    """Mask decoder of appendix A: a pixel head of four convolutions and a prototype head of two linear layers.
+
+    The features are enlarged between the second and the third convolution, to ``factor`` times their size (the paper
+    enlarges to the full crop; here masks are learnt at a quarter of it and enlarged bilinearly at the end).
+    """
+
+    def __init__(self, width: int, factor: int) -> None:
+        super().__init__()
+        hidden = max(8, width // 3)
+        self.factor = factor
+        self.before = nn.Sequential(_convolution(width, width), _convolution(width, hidden))
+        self.after = nn.Sequential(_convolution(hidden, hidden), nn.Conv2d(hidden, hidden, 3, padding=1))
+        self.prototype = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden))
+        self.scale = hidden ** -0.5
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width, n, n) to logits (B, n * factor, n * factor): the inner product of eq. a1, before the sigmoid."""
+        pixels = self.before(features)
+        if self.factor > 1:
+            pixels = functional.interpolate(pixels, scale_factor=self.factor, mode="bilinear", align_corners=False)
+        pixels = self.after(pixels)
+        prototype = self.prototype(features.mean((2, 3)))
+        return torch.einsum("bchw,bc->bhw", pixels, prototype) * self.scale
+
+
+class Generator(nn.Module):
+    """Encoder and mask decoder; the similarity extractor is one too, of which later only the encoder counts."""
+
+    def __init__(self, settings: EncoderSettings, side: int, mask_stride: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder: Any
+        if settings.kind == "vit":
+            self.encoder = TokenEncoder(settings.name, settings.weights, settings.arguments, side, settings.stride)
+            stride = settings.stride
+        else:
+            self.encoder = Pyramid(settings, mask_stride)
+            stride = self.encoder.stride
+        self.decoder = Decoder(self.encoder.width, max(1, stride // mask_stride))
+        self.mask_cells = side // stride * self.decoder.factor
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """RGB crops (B, 3, s, s) uint8 and boxes (B, 4) xyxy in crop pixels to mask probabilities (B, m, m)."""
+        features = self.encoder(images, boxes) if self.settings.kind == "pyramid" else self.encoder(images)
+        return self.decoder(features).float().sigmoid()
+
+    @torch.no_grad()
+    def similarity(self, images: Tensor, boxes: Tensor, settings: PropagationSettings) -> Tensor:
+        """(B, N^2, N^2): attention of the chosen layer (ViT), or likeness of features (pyramid)."""
+        if self.settings.kind == "vit":
+            similarity = self.encoder.attention(images, settings.layer)
+        else:
+            similarity = self.encoder.similarity(images, boxes, settings.cells, settings.layer, settings.temperature)
+        if similarity.shape[-1] != settings.cells ** 2:
+            raise UserError(f"exits.propagation.cells is {settings.cells}, the encoder has {self.encoder.cells} tokens "
+                            f"along a side; make them equal")
+        if settings.locality > 0:
+            similarity = similarity * _nearness(settings.cells, settings.locality).to(similarity)
+        return similarity
+
+    def groups(self, rate: float, encoder_factor: float) -> list[dict[str, Any]]:
+        """Parameter groups: what was pretrained learns ``encoder_factor`` times as fast."""
+        body = self.encoder.body
+        pretrained = {id(value) for value in body.parameters()}
+        rest = [value for value in self.parameters() if id(value) not in pretrained and value.requires_grad]
+        return [{"params": rest, "lr": rate},
+                {"params": [value for value in body.parameters() if value.requires_grad], "lr": rate * encoder_factor}]
+
+
+class Teacher(nn.Module):
+    """The exponential moving average of a generator (section 3.2.3), and how many steps it has followed.
+
+    Args:
+        student: whose weights it starts with.
+        momentum: share of the old average that a step keeps; at first less, so that the start is forgotten.
+    """
+
+    steps: Tensor
+
+    def __init__(self, student: Generator, momentum: float) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(student).requires_grad_(False).eval()
+        self.momentum = momentum
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def train(self, mode: bool = True) -> Teacher:
+        return super().train(False)
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """As the generator's."""
+        return self.network(images, boxes)
+
+    @torch.no_grad()
+    def follow(self, student: Generator) -> None:
+        """Move towards the student by one step."""
+        done = int(self.steps)
+        share = 1 - min(self.momentum, (1 + done) / (10 + done))
+        for mean, value in zip(self.network.parameters(), student.parameters(), strict=True):
+            mean.lerp_(value, share)
+        for mean, value in zip(self.network.buffers(), student.buffers(), strict=True):
+            mean.copy_(value)
+        self.steps += 1
+
+
+def _nearness(cells: int, reach: float) -> Tensor:
+    """(cells^2, cells^2): exp(-d^2 / reach^2) of the distance of two cells as a share of the crop's side."""
+    at = (torch.arange(cells) + 0.5) / cells
+    squares = (at[:, None] - at[None, :]).square()
+    return (-(squares[:, None, :, None] + squares[None, :, None, :]) / reach ** 2).exp().reshape(cells ** 2, cells ** 2)
+
+
+def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride: int, device: torch.device,
+                   name: str | None = None) -> Generator:
+    """A trained network, frozen, in evaluation mode.
+
+    Args:
+        path: ``weights.pt`` of a training stage.
+        settings, side, mask_stride: as in training.
+        device: where it runs.
+        name: entry of the file, where it holds several networks.
+    """
+    model = Generator(settings.model_copy(update={"weights": "none"}), side, mask_stride)
+    state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(state if name is None else state[name])
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{path}: does not fit the settings ({str(error).splitlines()[0]}); delete {path.parent} and run "
+                        f"`dvc repro` again") from None
+    return model.requires_grad_(False).to(device).eval()

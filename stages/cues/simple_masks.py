@@ -1,0 +1,74 @@
+"""Masks from a box or extreme points without any learning: what a method has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stages.cues.crops import crop_window
+
+
+def box_mask(box_xyxy: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the pixels whose centre lies inside the box; at least the one under its middle."""
+    mask = np.zeros(size, bool)
+    sides = []
+    for low, high, length in ((box_xyxy[1], box_xyxy[3], size[0]), (box_xyxy[0], box_xyxy[2], size[1])):
+        first = min(max(int(np.ceil(low - 0.5)), 0), length - 1)
+        last = min(max(int(np.ceil(high - 0.5)), 0), length)
+        if last <= first:
+            first = min(max(int((low + high) / 2), 0), length - 1)
+            last = first + 1
+        sides.append(slice(first, last))
+    mask[sides[0], sides[1]] = True
+    return mask
+
+
+def ellipse_mask(extreme_points: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the four quarter ellipses through neighbouring extreme points (top, left, bottom, right as [x, y]).
+
+    The centre has the row of the middle of left and right, and the column of the middle of top and bottom; each of the
+    four points is the end of a half axis.
+    """
+    top, left, bottom, right = (np.asarray(point, np.float64) for point in extreme_points)
+    centre_x, centre_y = (top[0] + bottom[0]) / 2, (left[1] + right[1]) / 2
+    rows, columns = np.mgrid[:size[0], :size[1]].astype(np.float64)
+    across = np.where(columns < centre_x, max(centre_x - left[0], 0) + 0.5, max(right[0] - centre_x, 0) + 0.5)
+    along = np.where(rows < centre_y, max(centre_y - top[1], 0) + 0.5, max(bottom[1] - centre_y, 0) + 0.5)
+    return ((columns - centre_x) / across) ** 2 + ((rows - centre_y) / along) ** 2 <= 1
+
+
+def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int = 5,
+                 foreground_xy: Sequence[Sequence[float]] = (), radius: float = 0.0, margin: float = 0.5) -> np.ndarray:
+    """GrabCut from a box: background outside it for certain, foreground inside as the colours and edges have it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box_xyxy: on pixel edges.
+        iterations: of GrabCut.
+        foreground_xy: points that are foreground for certain.
+        radius: of the discs around them that are, too [px].
+        margin: how far around the box the image is looked at [share of the box's side].
+
+    Returns:
+        (H, W) bool; the box itself where GrabCut finds nothing, or has no background to learn from.
+    """
+    import cv2
+
+    size = image.shape[:2]
+    box = box_mask(box_xyxy, size)
+    x0, y0, x1, y1 = crop_window(box_xyxy, size, (margin,) * 4)
+    part, inside = np.ascontiguousarray(image[y0:y1, x0:x1]), box[y0:y1, x0:x1]
+    if inside.all() or inside.sum() < 4:
+        return box
+    labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    for x, y in foreground_xy:
+        centre = (min(max(round(x) - x0, 0), x1 - x0 - 1), min(max(round(y) - y0, 0), y1 - y0 - 1))
+        cv2.circle(labels, centre, max(0, round(radius)), cv2.GC_FGD, -1)
+    labels[~inside] = cv2.GC_BGD
+    cv2.setRNGSeed(0)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(part[:, :, ::-1].copy(), labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    mask = np.zeros(size, bool)
+    mask[y0:y1, x0:x1] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    return mask if mask.any() else box
