@@ -18,8 +18,9 @@ class MiniLvis:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.categories = [{"id": number, "name": f"class_{number}", "synset": f"class.n.{number:02d}", "image_count": 7,
-                            "instance_count": 9, "frequency": level} for number, level in FREQUENCIES.items()]
+        self.categories = [{"id": number, "name": f"class_{number}", "synset": f"class.n.{number:02d}",
+                            "image_count": 7, "instance_count": 9, "frequency": level}
+                           for number, level in FREQUENCIES.items()]
         self.train = self.part(["train2017/11", "train2017/12", "train2017/13"])
         self.val = self.part(["val2017/21", "train2017/22"])
         self.save()
@@ -137,7 +138,7 @@ def image(data):
 
 
 CASES = {
-    "no address": (lambda d: image(d).pop("coco_url"), [r"image 22: coco_url must end in folder and file, .*found None"]),
+    "no address": (lambda d: image(d).pop("coco_url"), ["image 22: coco_url must end in folder and .*found None"]),
     "address without folder": (lambda d: image(d).update(coco_url="http://host/a.jpg"),
                                [r"image 22: coco_url must end in folder and file, .*found 'http://host/a.jpg'"]),
     "address is a number": (lambda d: image(d).update(coco_url=5), ["image 22: coco_url must .*found 5"]),
