@@ -84,7 +84,7 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
         root = Path(dataset.root)
         suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
         count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
-        pixels = 640 * 480 if dataset.kind == "coco" else 500 * 375
+        pixels = 640 * 480 if dataset.kind in ("coco", "lvis") else 500 * 375
     return min(count, dataset.limit or count), pixels
 
 

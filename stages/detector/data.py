@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,18 +88,47 @@ def region(rles: Sequence[Any], height: int, width: int) -> np.ndarray:
     return union
 
 
+def repeat_factors(labels: Labels, threshold: float) -> np.ndarray:
+    """How often each image comes, for 1 of an image of frequent classes alone (Gupta et al. 2019).
+
+    A class that a share f of the images shows has the factor max(1, sqrt(threshold / f)); an image has the largest
+    factor of its classes, 1 without any.
+
+    Returns:
+        (images,) float64 from 1 on, in the order of ``labels.images``.
+    """
+    shown = [{item["category_id"] for item in labels.instances[image["id"]]} for image in labels.images]
+    counts = Counter(category for classes in shown for category in classes)
+    factors = {category: max(1.0, (threshold * len(shown) / count) ** 0.5) for category, count in counts.items()}
+    return np.array([max((factors[category] for category in classes), default=1.0) for classes in shown], np.float64)
+
+
 class TrainingSamples:
     """Images and targets at the network's resolution, as torchvision's detectors take them.
 
     It is endless as far as ``runtime.training`` is concerned: ``steps * batch_size`` samples make one epoch of it, so
-    that schedules count steps as the papers do. Every image comes equally often (to within one).
+    that schedules count steps as the papers do. Every image comes equally often, or as its repeat factor says (to
+    within one).
     """
 
     def __init__(self, labels: Labels, settings: DetectorTrainSettings) -> None:
         self.labels, self.settings = labels, settings
+        repeats = repeat_factors(labels, settings.repeat_threshold) if settings.repeat_threshold else None
+        self._ends = None if repeats is None else np.cumsum(repeats) / repeats.sum()  # shares of the stream
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch_size
+
+    @property
+    def turn(self) -> int:
+        """Number of samples from index 0 on in which every image has come as often as it should."""
+        return len(self.labels) if self._ends is None else len(self)
+
+    def place(self, index: int) -> int:
+        """Position in ``labels.images`` of a sample's image."""
+        if self._ends is None:
+            return index % len(self.labels)
+        return min(int(np.searchsorted(self._ends, (index + 0.5) / len(self), side="right")), len(self.labels) - 1)
 
     def sample(self, index: int, generator: np.random.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Image (3 x H x W, 0..1) and target: boxes (N x 4, xyxy pixel edges), labels (from 1), masks, crowd."""
@@ -107,7 +137,7 @@ class TrainingSamples:
 
         from stages.labels.images import read_rgb
 
-        image = self.labels.images[index % len(self.labels)]
+        image = self.labels.images[self.place(index)]
         pixels_hw3 = read_rgb(self.labels.folder / image["file_name"])
         height, width = pixels_hw3.shape[:2]
         side = int(generator.choice(np.asarray(self.settings.min_sides)))

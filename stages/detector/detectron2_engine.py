@@ -184,11 +184,11 @@ def _start(checkpointer: parts.Checkpointer, weights: str, trainer: SimpleTraine
 def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, cfg: CfgNode,
             first: int) -> DataLoader:
     """This process's batches from step ``first`` on."""
-    schedule = settings.train
+    schedule, samples = settings.train, TrainingSamples(labels, settings.train)
     loaders = worker_count(runtime.workers) if cfg.MODEL.DEVICE == "cuda" else 0
     return DataLoader(
-        parts.Drawn(TrainingSamples(labels, schedule), seed, cfg.INPUT.FORMAT == "BGR"),
-        batch_sampler=parts.Batches(len(labels), schedule.batch_size, seed, first, schedule.steps),  # type: ignore[arg-type]
+        parts.Drawn(samples, seed, cfg.INPUT.FORMAT == "BGR"),
+        batch_sampler=parts.Batches(samples.turn, schedule.batch_size, seed, first, schedule.steps),  # type: ignore[arg-type]
         # A generator of its own: the loader would otherwise draw from torch's, in the first step after a start only.
         collate_fn=list, num_workers=loaders, generator=torch.Generator())
 

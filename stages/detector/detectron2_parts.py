@@ -56,7 +56,8 @@ class Drawn(Dataset):
 
 
 class Batches:
-    """This process's part of every batch from a step on: shuffled passes over the images, one after another."""
+    """This process's part of every batch from a step on: shuffled passes over ``images`` samples (of
+    ``TrainingSamples``: one per image, or all of the training where images are repeated), one after another."""
 
     def __init__(self, images: int, batch_size: int, seed: int, first: int, last: int) -> None:
         self.images, self.batch_size, self.seed, self.first, self.last = images, batch_size, seed, first, last

@@ -46,6 +46,11 @@ class DetectorTrainSettings(Settings):
         0.0, ge=0, lt=1, description="brightness and contrast factors are drawn from 1 +- this (not in the paper)")
     keep_empty: bool = Field(
         True, description="train on images without instances too, as negatives (Detectron2 model zoo: false)")
+    repeat_threshold: float = Field(
+        0.0, ge=0, le=1, description="an image comes sqrt(this / share) times as often if it shows a class that a "
+                                     "smaller share of the images shows; 0 = all equally often [share of the images] "
+                                     "(LVIS, Gupta et al. 2019: repeat factor sampling; Detectron2 model zoo: 0.001 on "
+                                     "LVIS, where it goes by the name of RepeatFactorTrainingSampler)")
     ignore_crowds: bool = Field(
         True, description="regions under iscrowd annotations are no negatives (not in the paper; plain Detectron2 and "
                           "torchvision treat them as background)")

@@ -40,28 +40,66 @@ def coco_average_precision(images: Sequence[Mapping[str, Any]], truth: Sequence[
         max_detections: detections per image and class that count, the best-scored ones.
         medium_from, large_from: areas in pixels at which a medium and a large object begin.
     """
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        names = [{"id": category} for category in categories]
-        evaluator = COCOeval(_index(images, truth, names), _index(images, detections, names), "segm")
-        parameters = evaluator.params
-        parameters.imgIds = sorted(image["id"] for image in images)
-        parameters.catIds = list(categories)
-        parameters.maxDets = [1, min(10, max_detections), max_detections]
-        parameters.areaRngLbl = ["all", *SIZES]
-        parameters.areaRng = [[0, 1e10], [0, medium_from], [medium_from, large_from], [large_from, 1e10]]
-        if images and categories:
-            evaluator.evaluate()
-            evaluator.accumulate()
-    if not images or not categories:
-        return CocoResult({}, {})
-    # (IoU, recall, class, area range, maximal detections) and the same without recall; -1 where there is no truth.
-    precision, recall = evaluator.eval["precision"][..., -1], evaluator.eval["recall"][..., -1]
+    precision, recall = class_curves(images, truth, detections, categories, max_detections,
+                                     (0.0, medium_from, large_from))
     return CocoResult(_figures(precision, recall), {
         category: _figures(precision[:, :, column:column + 1], recall[:, column:column + 1])
         for column, category in enumerate(categories) if (recall[0, column, 0] > -1)
     })
+
+
+def class_curves(images: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]],
+                 detections: Sequence[Mapping[str, Any]], categories: Sequence[int], max_detections: int,
+                 sizes_from: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """COCOeval's tables, class by class.
+
+    COCOeval sets up a table of all images times all classes first, tens of gigabytes for the 20 thousand images and
+    1203 classes of LVIS. Classes do not influence each other, nor do images that show nothing of a class, so one class
+    at a time on its own images gives the same numbers.
+
+    Args:
+        images, truth, detections, categories, max_detections: as in :func:`coco_average_precision`.
+        sizes_from: areas in pixels at which small, medium and large objects begin.
+
+    Returns:
+        precision (10 IoU, 101 recall, classes, 4 sizes) and recall (10, classes, 4) float64, sizes being all, small,
+        medium, large; -1 where there is no truth.
+    """
+    records = {image["id"]: image for image in images}
+    truths, found = _by_class(truth), _by_class(detections)
+    ranges = [[0, 1e10], *([low, high] for low, high in zip(sizes_from, (*sizes_from[1:], 1e10), strict=True))]
+    precision = -np.ones((10, 101, len(categories), 4))
+    recall = -np.ones((10, len(categories), 4))
+    for column, category in enumerate(categories):
+        objects, masks = truths.get(category, []), found.get(category, [])
+        if objects:
+            shown = [records[number] for number in sorted({item["image_id"] for item in (*objects, *masks)})]
+            precision[:, :, column], recall[:, column] = _class_curve(shown, objects, masks, category, max_detections,
+                                                                      ranges)
+    return precision, recall
+
+
+def _class_curve(images: list[Mapping[str, Any]], truth: list[Mapping[str, Any]], detections: list[Mapping[str, Any]],
+                 category: int, max_detections: int, ranges: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """One class: precision (10, 101, 4) and recall (10, 4)."""
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        names = [{"id": category}]
+        evaluator = COCOeval(_index(images, truth, names), _index(images, detections, names), "segm")
+        evaluator.params.maxDets = [max_detections]
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = ranges, ["all", *SIZES]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    # (IoU, recall, class, size, maximal detections) and the same without recall.
+    return evaluator.eval["precision"][:, :, 0, :, 0], evaluator.eval["recall"][:, 0, :, 0]
+
+
+def _by_class(annotations: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    groups: dict[int, list[Mapping[str, Any]]] = {}
+    for annotation in annotations:
+        groups.setdefault(annotation["category_id"], []).append(annotation)
+    return groups
 
 
 def _index(images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]],

@@ -19,6 +19,8 @@ SOURCES = {
     "tags": "BESTIE section 4.3",
 }
 """Kinds of annotation from the dearest to the cheapest, and who timed them."""
+PROTOCOLS = ("voc", "coco", "lvis")
+"""Keys of the metrics that hold AP; ``lvis`` is there on federated truth only."""
 
 
 def annotation_cost(kinds: Collection[str], masked_images: float, seconds: AnnotationSeconds) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def reference_key(truth: Path, settings: Mapping[str, Any]) -> str:
 def remember_reference(path: Path, key: str, metrics: Mapping[str, Any]) -> None:
     """Note the AP of a fully supervised run under its key; other keys stay."""
     known = read_json(path) if path.exists() else {}
-    known[key] = {"voc": metrics["voc"], "coco": metrics["coco"]}
+    known[key] = {protocol: metrics[protocol] for protocol in PROTOCOLS if protocol in metrics}
     write_json(path, dict(sorted(known.items())), indent=2)
 
 
@@ -63,8 +65,9 @@ def retention(path: Path, key: str, metrics: Mapping[str, Any]) -> dict[str, Any
                   f"{path} holds runs with method: masks, none on this data with this detector ({key})")
         return {"available": 0, "reason": f"{reason}; run it once, then this method again"}
     result: dict[str, Any] = {"available": 1}
-    for protocol in ("voc", "coco"):
-        result[protocol] = {name: round(100.0 * metrics[protocol][name] / full, 3)
-                            for name, full in known[key][protocol].items()
-                            if full > 0 and name in metrics[protocol]}
+    for protocol in PROTOCOLS:
+        if protocol in metrics and protocol in known[key]:
+            result[protocol] = {name: round(100.0 * metrics[protocol][name] / full, 3)
+                                for name, full in known[key][protocol].items()
+                                if full > 0 and name in metrics[protocol]}
     return result

@@ -40,6 +40,11 @@ class Truth:
         """Ids of the categories that are stuff."""
         return [item["id"] for item in self.categories if not is_thing(item)]
 
+    @property
+    def federated(self) -> bool:
+        """Whether images are labelled for some classes only, and say for which (LVIS)."""
+        return bool(self.images) and all("neg_category_ids" in image for image in self.images)
+
     def names(self) -> dict[int, str]:
         """Category id to name."""
         return {item["id"]: item["name"] for item in self.categories}

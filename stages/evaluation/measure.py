@@ -13,12 +13,14 @@ import numpy as np
 from stages.evaluation.average_precision import VOLUME_THRESHOLDS, voc_average_precision
 from stages.evaluation.coco_ap import coco_average_precision
 from stages.evaluation.inputs import Truth
+from stages.evaluation.lvis_ap import federated_average_precision
 from stages.evaluation.matching import by_image, match
 from stages.evaluation.objects import coverage, coverage_by_size, coverage_of_separated
 from stages.evaluation.painting import by_score, by_size, class_map, segment_map
 from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality
 from stages.evaluation.semantic import UNDECIDED, class_iou, confusion, read_semantic
 from stages.evaluation.settings import MeasureSettings
+from stages.labels.coco import is_thing
 from stages.runtime import layout
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings
@@ -47,7 +49,8 @@ def measure(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: Measure
 
     Returns:
         Nested mapping of numbers without NaN; AP, PQ, IoU and recall in percent. ``classes`` is keyed by name; what
-        cannot be measured (no truth of that class or size) is absent and left out of every mean.
+        cannot be measured (no truth of that class or size) is absent and left out of every mean. On a federated truth
+        there is ``lvis`` too; all other figures take what is not labelled there for background.
     """
     things = set(truth.things)
     objects = [item for item in truth.annotations if item["category_id"] in things]
@@ -89,7 +92,7 @@ def _as_percent(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _average_precision(truth: Truth, objects: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]],
                        settings: MeasureSettings) -> tuple[dict[str, Any], dict[int, dict[str, float]]]:
-    """``voc`` and ``coco`` figures over all classes, and per class by category id."""
+    """``voc``, ``coco`` and perhaps ``lvis`` figures over all classes, and per class by category id."""
     matches = match(objects, masks)
     by_threshold = {threshold: voc_average_precision(matches, truth.things, threshold)
                     for threshold in {*THRESHOLDS.values(), *VOLUME_THRESHOLDS}}
@@ -106,7 +109,15 @@ def _average_precision(truth: Truth, objects: Sequence[Mapping[str, Any]], masks
                                   settings.medium_from, settings.large_from)
     for category, figures in coco.per_class.items():
         classes.setdefault(category, {})["coco_AP"] = percent(figures["AP"])
-    return {"voc": voc, "coco": {name: percent(value) for name, value in coco.mean.items()}}, classes
+    result = {"voc": voc, "coco": {name: percent(value) for name, value in coco.mean.items()}}
+    if truth.federated:
+        lvis = federated_average_precision(
+            truth.images, objects, masks, [item for item in truth.categories if is_thing(item)],
+            settings.lvis_max_detections, settings.medium_from, settings.large_from)
+        result["lvis"] = {name: percent(value) for name, value in lvis.mean.items()}
+        for category, value in lvis.per_class.items():
+            classes.setdefault(category, {})["lvis_AP"] = percent(value)
+    return result, classes
 
 
 @dataclass(frozen=True)

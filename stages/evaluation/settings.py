@@ -14,6 +14,8 @@ class MeasureSettings(Settings):
 
     max_detections: int = Field(100, ge=1, description=(
         "best-scored masks per image and class that count in COCO AP [masks] (source: COCO's evaluation)"))
+    lvis_max_detections: int = Field(300, ge=1, description=(
+        "best-scored masks per image, over all classes, that count in LVIS AP [masks] (source: LVIS's evaluation)"))
     medium_from: float = Field(1024.0, gt=0, description=(
         "area at which an object is no longer small [pixels] (source: COCO's evaluation, 32 x 32)"))
     large_from: float = Field(9216.0, gt=0, description=(

@@ -13,6 +13,7 @@ LINES = {
     "AP^r 25 / 50 / 70 / 75": ("voc.AP25", "voc.AP50", "voc.AP70", "voc.AP75"),
     "AP_vol": ("voc.AP_vol",),
     "COCO AP / AP50 / AP75": ("coco.AP", "coco.AP50", "coco.AP75"),
+    "LVIS AP / APr / APc / APf": ("lvis.AP", "lvis.APr", "lvis.APc", "lvis.APf"),
     "PQ / SQ / DQ": ("panoptic.PQ", "panoptic.SQ", "panoptic.DQ"),
     "mIoU (masks, painted)": ("painted.mIoU",),
     "mIoU (semantic labels)": ("semantic.mIoU",),

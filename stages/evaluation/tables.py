@@ -18,6 +18,10 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
         "AP": ("coco.AP", "IoU .5 to .95"), "AP50": ("coco.AP50", ""), "AP75": ("coco.AP75", ""),
         "Small objects": ("coco.AP_small", ""), "Medium objects": ("coco.AP_medium", ""),
         "Large objects": ("coco.AP_large", "")},
+    "AP by the LVIS protocol": {
+        "AP": ("lvis.AP", "IoU .5 to .95"), "AP50": ("lvis.AP50", ""), "AP75": ("lvis.AP75", ""),
+        "Rare classes": ("lvis.APr", ""), "Common classes": ("lvis.APc", ""), "Frequent classes": ("lvis.APf", ""),
+        "Small objects": ("lvis.APs", ""), "Medium objects": ("lvis.APm", ""), "Large objects": ("lvis.APl", "")},
     "Masks and pixels": {
         "PQ": ("panoptic.PQ", "things"), "SQ": ("panoptic.SQ", "things"), "DQ": ("panoptic.DQ", "things"),
         "PQ with stuff": ("panoptic.with_stuff.PQ", ""),
@@ -87,6 +91,7 @@ def cards(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[tuple[s
         ("Mean IoU per object", score, "train.objects.mean_iou", "training images"),
         ("Detector AP50", evaluate, "voc.AP50", "validation images, VOC protocol"),
         ("Detector AP", evaluate, "coco.AP", "validation images, COCO protocol"),
+        ("Detector LVIS AP", evaluate, "lvis.AP", "validation images, LVIS protocol"),
         ("Detector PQ", evaluate, "panoptic.PQ", "validation images, things"),
         ("Retention of AP50", evaluate, "retention.voc.AP50", "of the same detector trained on masks"),
         ("Annotation", evaluate, "annotation.seconds_per_image", "seconds per image"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,16 @@ _KEPT = ("id", "category_id", "iscrowd", "segmentation", *LABELS)
 
 def parts(dataset: DatasetSettings) -> dict[str, tuple[Path, Path]]:
     """part -> (JSON file, image folder)."""
+    return part_paths(dataset, "instances_train.json", "instances_val.json", "images")
+
+
+def part_paths(dataset: DatasetSettings, train: str, val: str, images: str) -> dict[str, tuple[Path, Path]]:
+    """part -> (JSON file, image folder), with these names below the root where the settings give none."""
     root = Path(dataset.root)
-    train_images = dataset.train_images or "images"
-    found = {"train": (root / (dataset.train or "instances_train.json"), root / train_images)}
+    train_images = dataset.train_images or images
+    found = {"train": (root / (dataset.train or train), root / train_images)}
     if dataset.split is None:
-        found["val"] = (root / (dataset.val or "instances_val.json"), root / (dataset.val_images or train_images))
+        found["val"] = (root / (dataset.val or val), root / (dataset.val_images or train_images))
     return found
 
 
@@ -33,17 +38,30 @@ def read(dataset: DatasetSettings) -> Source:
     Raises:
         UserError: a missing file or folder, or JSON that is not COCO.
     """
+    return read_parts(parts(dataset), read_image)
+
+
+def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[..., SourceImage],
+               adapt: Callable[[Any, Path], None] | None = None) -> Source:
+    """Read the JSON files of a data set whose format is COCO's or builds on it.
+
+    Args:
+        found: part -> (JSON file, image folder).
+        make_image: as :func:`read_image`.
+        adapt: checks a file's content and makes it COCO, in place.
+    """
     images: dict[str, list[SourceImage]] = {}
     categories: dict[int, dict[str, Any]] = {}
-    found = parts(dataset)
     for part, (file, folder) in found.items():
         if not folder.is_dir():
             raise UserError(f"{folder}: no such image folder; set dataset.{part}_images (relative to dataset.root)")
         content = read_json(file)
+        if adapt is not None:
+            adapt(content, file)
         validate_coco(content, file, sizes=False)
         _add_categories(categories, content["categories"], file)
         groups = annotations_by_image(content)
-        images[part] = [_image(image, groups[image["id"]], folder) for image in content["images"]]
+        images[part] = [make_image(image, groups[image["id"]], folder) for image in content["images"]]
     files = [file for file, _ in found.values()]
     origin = {part: file for part, (file, _) in found.items()}
     return Source([categories[key] for key in sorted(categories)], images, origin, files)
@@ -60,7 +78,8 @@ def _add_categories(categories: dict[int, dict[str, Any]], new: list[dict[str, A
         categories.setdefault(number, {**category, "isthing": category.get("isthing", 1)})
 
 
-def _image(image: Mapping[str, Any], annotations: list[dict[str, Any]], folder: Path) -> SourceImage:
+def read_image(image: Mapping[str, Any], annotations: list[dict[str, Any]], folder: Path) -> SourceImage:
+    """An image of the JSON with its annotations, of which only what this project uses is kept."""
     objects = tuple({key: annotation[key] for key in _KEPT if annotation.get(key) is not None}
                     for annotation in annotations)
     return SourceImage(image["id"], image["file_name"], str(folder), image.get("width"), image.get("height"),

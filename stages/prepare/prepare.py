@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.labels.coco import write_instances
 from stages.labels.images import Header
-from stages.prepare import coco, folder, images, voc
+from stages.prepare import coco, folder, images, lvis, voc
 from stages.prepare.chunks import map_chunks
 from stages.prepare.records import Task, make_record, shown_categories
 from stages.prepare.settings import DatasetSettings
@@ -78,12 +78,12 @@ def read_shapes(dataset: DatasetSettings) -> Source:
     return Source(categories, parts, dict.fromkeys(parts, Path("dataset.shapes")))
 
 
-READERS = {"shapes": read_shapes, "coco": coco.read, "voc": voc.read, "folder": folder.read}
+READERS = {"shapes": read_shapes, "coco": coco.read, "lvis": lvis.read, "voc": voc.read, "folder": folder.read}
 
 
 def _check_tags(source: Source, dataset: DatasetSettings) -> None:
     """Find classes without images before any image is decoded, where the data set says so much in advance."""
-    if dataset.kind in ("coco", "folder"):
+    if dataset.kind in ("coco", "lvis", "folder"):
         tags = [shown_categories({"tags": image.tags or ()}, image.objects) for image in source.parts["train"]]
         check_classes(source.categories, tags, dataset, source.origin["train"])
 

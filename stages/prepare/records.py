@@ -54,6 +54,8 @@ def make_record(task: Task) -> dict[str, Any]:
         return {"image": entry, "objects": [], "problems": [f"{image.label}: {error}"]}
     if image.tags is not None:
         entry["tags"] = list(image.tags)
+    if image.negative is not None:
+        entry |= {"neg_category_ids": list(image.negative), "not_exhaustive_category_ids": list(image.not_exhaustive)}
     return {"image": entry, "objects": objects, "problems": [f"{image.label}: {problem}" for problem in problems]}
 
 

@@ -16,23 +16,25 @@ LabelKind = Literal["tags", "points", "boxes", "extreme_points", "masks"]
 class DatasetSettings(Settings):
     """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
 
-    kind: Literal["shapes", "coco", "voc", "folder"] = Field(
-        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; voc: VOCdevkit, with "
-        "SBD for train_aug; folder: images and a table of tags (not in the papers)")
+    kind: Literal["shapes", "coco", "lvis", "voc", "folder"] = Field(
+        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; lvis: LVIS v1 JSON and "
+        "COCO 2017's images; voc: VOCdevkit, with SBD for train_aug; folder: images and a table of tags "
+        "(not in the papers)")
     root: str = Field(
         "stages/prepare/shapes.py", min_length=1,
         description="folder of the data set; for shapes the code that renders it, so that DVC tracks what matters "
         "(not in the papers)")
     train: str | None = Field(
-        None, description="training part: a JSON (coco; default instances_train.json), an image set (voc; train_aug, "
-        "train, trainval or another list of ImageSets/Segmentation; default train_aug), a table (folder; "
+        None, description="training part: a JSON (coco; default instances_train.json; lvis; default "
+        "lvis_v1_train.json), an image set (voc; train_aug, train, trainval or another list of "
+        "ImageSets/Segmentation; default train_aug), a table (folder; "
         "default labels.csv)")
     val: str | None = Field(
-        None, description="validation part, as `train` (defaults: instances_val.json, val; none for folder, where "
-        "`split` is the usual way)")
+        None, description="validation part, as `train` (defaults: instances_val.json, lvis_v1_val.json, val; none "
+        "for folder, where `split` is the usual way)")
     train_images: str | None = Field(
-        None, description="image folder of `train` (coco and folder; default images, for folder the root itself where "
-        "there is no such folder)")
+        None, description="image folder of `train` (coco, lvis and folder; default images; for lvis, where it holds "
+        "train2017/ and val2017/, the root itself, for folder too where there is no folder images)")
     val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
     sbd: str = Field(
         "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds "
@@ -104,6 +106,10 @@ def required_paths(dataset: DatasetSettings) -> list[Path]:
         from stages.prepare.coco import parts
 
         return [root, *(path for part in parts(dataset).values() for path in part)]
+    if dataset.kind == "lvis":
+        from stages.prepare.lvis import parts as lvis_parts
+
+        return [root, *(path for part in lvis_parts(dataset).values() for path in part)]
     if dataset.kind == "voc":
         from stages.prepare.voc import needed_paths
 

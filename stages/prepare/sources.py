@@ -23,9 +23,11 @@ class SourceImage:
         folder: image folder; empty for rendered images.
         width, height: as the data set states them, None where it does not.
         tags: category ids, None where the data set has no tags of its own.
-        objects: COCO annotations as the input has them (kinds coco and folder).
+        objects: COCO annotations as the input has them (kinds coco, lvis and folder).
         masks: files that hold the masks (kind voc).
         scene: number of the scene to render (kind shapes).
+        negative: ids of categories that were looked for and are not there (kind lvis); None where all were looked for.
+        not_exhaustive: ids of categories of which not every object is labelled (kind lvis).
     """
 
     id: int
@@ -37,6 +39,8 @@ class SourceImage:
     objects: tuple[dict[str, Any], ...] = ()
     masks: tuple[str, ...] = ()
     scene: int = -1
+    negative: tuple[int, ...] | None = None
+    not_exhaustive: tuple[int, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -85,13 +89,18 @@ def _keep_classes(source: Source, classes: Sequence[str] | None) -> Source:
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise UserError(f"dataset.classes: {unknown[0]!r} is not a class of the data set{nearest(unknown[0], names)} "
-                        f"(it has {', '.join(names)})")
+                        f"(it has {listed(names)})")
     categories = [category for category in source.categories if category["name"] in classes]
     kept = {category["id"] for category in categories}
 
+    def known(ids: tuple[int, ...] | None) -> tuple[int, ...]:
+        return tuple(number for number in ids or () if number in kept)
+
     def restrict(image: SourceImage) -> SourceImage:
-        tags = None if image.tags is None else tuple(tag for tag in image.tags if tag in kept)
-        return replace(image, tags=tags, objects=tuple(item for item in image.objects if item["category_id"] in kept))
+        return replace(image, tags=None if image.tags is None else known(image.tags),
+                       negative=None if image.negative is None else known(image.negative),
+                       not_exhaustive=known(image.not_exhaustive),
+                       objects=tuple(item for item in image.objects if item["category_id"] in kept))
 
     parts = {name: [restrict(image) for image in images] for name, images in source.parts.items()}
     return Source(categories, parts, source.origin, source.files)
@@ -121,6 +130,12 @@ def path_problem(folder: str | Path, file_name: str) -> str | None:
     return None
 
 
+def listed(names: Sequence[str], shown: int = 40) -> str:
+    """Names with commas; LVIS has more of them than fit into a message."""
+    more = f" and {len(names) - shown} more" * (len(names) > shown)
+    return f"{', '.join(names[:shown])}{more}"
+
+
 def check_classes(categories: Sequence[Mapping[str, Any]], tags: Sequence[set[int]], dataset: DatasetSettings,
                   origin: Path) -> str | None:
     """Ask that every class be shown by some training image.
@@ -136,11 +151,11 @@ def check_classes(categories: Sequence[Mapping[str, Any]], tags: Sequence[set[in
     if not missing:
         return None
     if len(missing) == len(categories):
-        raise UserError(f"{origin}: no training image shows any of the classes ({', '.join(missing)}); "
+        raise UserError(f"{origin}: no training image shows any of the classes ({listed(missing)}); "
                         f"nothing can be learnt from it")
-    found = f"{len(missing)} of {len(categories)} classes have no training image: {', '.join(missing)}"
+    found = f"{len(missing)} of {len(categories)} classes have no training image: {listed(missing)}"
     if dataset.allow_empty_classes or dataset.limit is not None:
         return found
     present = [category["name"] for category in categories if category["id"] in shown]
     raise UserError(f"{origin}: {found}. Give images of them, or keep the others with "
-                    f"`dataset.classes: [{', '.join(present)}]`, or set dataset.allow_empty_classes: true")
+                    f"`dataset.classes: [{listed(present)}]`, or set dataset.allow_empty_classes: true")

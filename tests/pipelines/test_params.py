@@ -54,6 +54,27 @@ def test_presets_as_they_are(preset):
     assert [name for name, kind in METHODS.items() if kind is not None and name not in content] == []
 
 
+def test_lvis_trains_and_predicts_as_its_configuration_says():
+    """Where the preset repeats what Detectron2's model zoo has for LVIS, it must not differ from it."""
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed: its configurations are not looked up")
+    from detectron2 import model_zoo
+
+    from stages.detector import detectron2_engine
+
+    detector = load_params(ROOT / "pipelines/presets/lvis.yaml").detector
+    ours = detectron2_engine.config(detector, 1203, "cpu")
+    theirs = model_zoo.get_config(detector.detectron2.config)
+    assert (ours.MODEL.ROI_HEADS, ours.MODEL.RESNETS, ours.TEST) == (
+        theirs.MODEL.ROI_HEADS, theirs.MODEL.RESNETS, theirs.TEST)
+    assert ours.INPUT.MIN_SIZE_TRAIN == theirs.INPUT.MIN_SIZE_TRAIN
+    for key in ("MAX_ITER", "BASE_LR", "IMS_PER_BATCH", "WARMUP_FACTOR", "WARMUP_ITERS", "GAMMA", "WEIGHT_DECAY"):
+        assert ours.SOLVER[key] == theirs.SOLVER[key], key
+    assert ours.SOLVER.STEPS == pytest.approx(theirs.SOLVER.STEPS, rel=1e-3)
+    assert detector.train.repeat_threshold == theirs.DATALOADER.REPEAT_THRESHOLD
+    assert theirs.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+    assert ours.DATALOADER.FILTER_EMPTY_ANNOTATIONS is theirs.DATALOADER.FILTER_EMPTY_ANNOTATIONS is True
+
+
 def test_there_is_a_field_of_every_section():
     names = [name for name, _, _ in FIELDS]
     assert len(names) > 100

@@ -10,7 +10,8 @@ import torch
 from detector_scenes import HEIGHT, WIDTH, square
 from pycocotools.coco import COCO
 
-from stages.detector.data import TrainingSamples, coco_results, read_labels, region, scaled_size
+from stages.detector.data import Labels, TrainingSamples, coco_results, read_labels, region, repeat_factors, scaled_size
+from stages.detector.settings import DetectorTrainSettings
 from stages.labels import coco
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -116,6 +117,45 @@ def test_objects_that_vanish_at_the_networks_size_are_left_out(dataset, tiny):
 def test_the_stream_shows_every_image_equally_often(dataset, tiny):
     samples = read(tiny)
     assert len(samples) == tiny.train.steps * tiny.train.batch_size
+
+
+def labels_of(classes):
+    """Images that show these classes, each of them as often as it is listed."""
+    groups = {10 + index: [{"category_id": category} for category in shown] for index, shown in enumerate(classes)}
+    return Labels([{"id": number} for number in groups], groups, {number: [] for number in groups},
+                  [{"id": 7}, {"id": 900}, {"id": 1203}], None)
+
+
+def test_repeat_factors_by_hand():
+    labels = labels_of([[7], [7, 900, 900], [7], [], [7, 1203], [900], [7], [7]])
+    # Of eight images six show 7, two 900, one 1203; several objects of one image count once.
+    assert repeat_factors(labels, 0.5) == pytest.approx([1, 2 ** 0.5, 1, 1, 2, 2 ** 0.5, 1, 1])
+    assert repeat_factors(labels, 1.0) == pytest.approx(
+        [(8 / 6) ** 0.5, 2, (8 / 6) ** 0.5, 1, 8 ** 0.5, 2, (8 / 6) ** 0.5, (8 / 6) ** 0.5])
+    assert repeat_factors(labels, 1e-3).tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50, 999])
+def test_images_come_as_often_as_their_factors_say(steps):
+    labels = labels_of([[7], [7, 900], [7], [], [7, 1203], [900], [7], [7]])
+    samples = TrainingSamples(labels, DetectorTrainSettings(steps=steps, batch_size=3, repeat_threshold=0.5))
+    assert samples.turn == len(samples) == 3 * steps
+    counts = np.bincount([samples.place(index) for index in range(len(samples))], minlength=8)
+    factors = np.array([1, 2 ** 0.5, 1, 1, 2, 2 ** 0.5, 1, 1])
+    assert np.abs(counts - 3 * steps * factors / factors.sum()).max() < 1 and counts.sum() == 3 * steps
+
+
+def test_without_a_threshold_all_images_come_equally_often():
+    samples = TrainingSamples(labels_of([[7], [7, 900], [1203]]), DetectorTrainSettings(steps=4, batch_size=2))
+    assert samples.turn == 3 and [samples.place(index) for index in range(8)] == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_repeated_samples_are_of_the_repeated_image(dataset, tiny):
+    samples = read(tiny, repeat_threshold=1.0, steps=40)
+    whole = [samples.place(index) for index in range(80)]
+    assert whole == sorted(whole) and set(whole) == {0, 1, 2, 3} and whole.count(0) > whole.count(3)
+    _, target = samples.sample(79, np.random.default_rng(0))
+    assert target["boxes"].shape == (0, 4)
 
 
 @pytest.mark.parametrize(("size", "expected"), [

@@ -19,7 +19,7 @@ from detectron2.utils.events import EventStorage  # noqa: E402
 
 from stages.detector import detectron2_engine, engines, predict, train  # noqa: E402
 from stages.detector import detectron2_parts as parts  # noqa: E402
-from stages.detector.data import TrainingSamples, read_labels  # noqa: E402
+from stages.detector.data import Labels, TrainingSamples, read_labels, repeat_factors  # noqa: E402
 from stages.labels import coco, rle  # noqa: E402
 from stages.runtime import layout  # noqa: E402
 from stages.runtime.errors import UserError  # noqa: E402
@@ -64,6 +64,29 @@ def test_batches_are_shuffled_passes_from_any_step():
     numbers = [key for batch in whole for key in batch]
     assert [number for number, _ in numbers] == list(range(10))
     assert sorted(index for _, index in numbers[:5]) == sorted(index for _, index in numbers[5:]) == list(range(5))
+
+
+def test_repeat_factors_are_detectron2s():
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+    random = np.random.default_rng(0)
+    shown = [random.integers(0, 9, random.integers(0, 5)) ** 2 for _ in range(60)]
+    labels = Labels([{"id": index} for index in range(60)],
+                    {index: [{"category_id": int(item)} for item in items] for index, items in enumerate(shown)},
+                    {index: [] for index in range(60)}, [], None)
+    records = [{"annotations": [{"category_id": int(item)} for item in items]} for items in shown]
+    theirs = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, 0.3)
+    np.testing.assert_allclose(repeat_factors(labels, 0.3), theirs.numpy(), rtol=1e-6)
+
+
+def test_batches_follow_the_repeat_factors(dataset, tiny):
+    settings = tiny.model_copy(update={"train": tiny.train.model_copy(update={"repeat_threshold": 1.0, "steps": 40})})
+    labels = read_labels(layout.pseudo_labels("irnet"), layout.IMAGES, settings.train)
+    samples = TrainingSamples(labels, settings.train)
+    batches = list(parts.Batches(samples.turn, settings.train.batch_size, seed=1, first=0, last=40))
+    drawn = np.bincount([samples.place(index) for batch in batches for _, index in batch], minlength=4)
+    factors = repeat_factors(labels, 1.0)
+    assert np.abs(drawn - 80 * factors / factors.sum()).max() < 1
 
 
 def test_anchors_and_proposals_in_crowds_are_no_negatives(tiny):

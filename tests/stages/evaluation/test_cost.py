@@ -41,6 +41,15 @@ def test_retention(tmp_path):
     assert retention(reference, key, full)["voc"] == {"AP50": 100.0}
 
 
+def test_retention_of_lvis_ap(tmp_path):
+    reference = tmp_path / "reference.json"
+    full = {"voc": {}, "coco": {"AP": 40.0}, "lvis": {"AP": 20.0, "APr": 8.0, "APf": 0.0}}
+    remember_reference(reference, "key", full)
+    found = retention(reference, "key", {"voc": {}, "coco": {"AP": 10.0}, "lvis": {"AP": 15.0, "APr": 2.0, "APf": 1.0}})
+    assert found["lvis"] == {"AP": 75.0, "APr": 25.0}
+    assert "lvis" not in retention(reference, "key", {"voc": {}, "coco": {"AP": 10.0}})
+
+
 def test_key_follows_the_truth(tmp_path):
     truth = tmp_path / "val_truth.json"
     truth.write_text("{}")

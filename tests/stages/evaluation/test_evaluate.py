@@ -43,6 +43,21 @@ def test_evaluate_and_retention(workspace, capsys):
     assert result()["retention"]["available"] == 0
 
 
+def test_lvis_where_the_truth_says_what_was_looked_for(workspace, capsys):
+    main(workspace / "params.yaml")
+    assert "lvis" not in result()
+    truth = read_json(layout.TRUTH["val"])
+    for image in truth["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    for category in truth["categories"]:
+        category["frequency"] = "c"
+    write_json(layout.TRUTH["val"], truth)
+    capsys.readouterr()
+    main(workspace / "params.yaml")
+    assert result()["lvis"]["AP"] == result()["lvis"]["APc"] >= result()["coco"]["AP"]
+    assert "LVIS AP / APr / APc / APf" in capsys.readouterr().out
+
+
 def test_supervision_by_hand(workspace):
     main(write_params(workspace, evaluate={"supervision": "tags"}))
     assert result()["annotation"]["seconds_per_image"] == 20.0

@@ -8,6 +8,7 @@ from stages.evaluation.inputs import Truth
 from stages.evaluation.measure import measure
 from stages.evaluation.settings import EvaluateSettings, ScoreSettings
 from stages.runtime.settings import RuntimeSettings
+from tests.stages.evaluation.federated import federated_ap, federated_scene
 from tests.stages.evaluation.scenes import annotation, scene, square
 
 ONE = RuntimeSettings(workers=1)
@@ -94,6 +95,44 @@ def test_undecided_regions_are_no_labels():
     assert found["objects"]["undecided_regions"] == 1
     assert found["objects"]["mean_iou"] == 60.0
     assert found["painted"] == {"mIoU": 80.0, "undecided_pixels": 20.0, "background_IoU": 100.0}
+
+
+def test_federated_truth_is_measured_by_its_protocol_too():
+    images, categories, truth, detections = federated_scene(2)
+    truth = [item | {"category_id": item["category_id"] + 1000} for item in truth]
+    detections = [item | {"category_id": item["category_id"] + 1000} for item in detections]
+    categories = [item | {"id": item["id"] + 1000} for item in categories]  # like LVIS's, above 255
+    for image in images:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            image[key] = [number + 1000 for number in image[key]]
+    found = run(images, categories, truth, detections)
+    figures, per_class = federated_ap(images, categories, truth, detections)
+    assert found["lvis"] == pytest.approx({name: 100 * value for name, value in figures.items()}, abs=5e-4)
+    for category in categories:
+        expected = per_class.get(category["id"])
+        measured = found["classes"].get(category["name"], {}).get("lvis_AP")
+        assert measured == (None if expected is None else pytest.approx(100 * expected, abs=5e-4))
+    assert found["lvis"]["AP"] > found["coco"]["AP"]  # which takes what is not labelled for background
+    json.dumps(found, allow_nan=False)
+    few = measure(truth_of(images, categories, truth), detections, ScoreSettings(lvis_max_detections=1), 0.0, ONE)
+    assert few["coco"] == found["coco"] and few["lvis"] == pytest.approx(
+        {name: 100 * value for name, value in federated_ap(images, categories, truth, detections, 1)[0].items()},
+        abs=5e-4)
+    images[0].pop("neg_category_ids")
+    assert "lvis" not in run(images, categories, truth, detections)
+
+
+def test_as_many_classes_as_lvis_has():
+    categories = [{"id": number, "name": f"class {number}", "isthing": 1, "frequency": "rcf"[number % 3]}
+                  for number in range(1, 1204)]
+    images = [{"id": 1, "file_name": "a.jpg", "height": 40, "width": 40, "neg_category_ids": [7, 1000],
+               "not_exhaustive_category_ids": [255]}]
+    masks = {255: square(40, 40, 0, 0, 9, 9), 256: square(40, 40, 10, 0, 9, 9), 1203: square(40, 40, 0, 20, 9, 9)}
+    truth = [annotation(number, 1, number, mask) for number, mask in masks.items()]
+    found = run(images, categories, truth, truth)
+    assert found["lvis"] == {"AP": 100.0, "AP50": 100.0, "AP75": 100.0, "APs": 100.0, "APr": 100.0, "APc": 100.0}
+    assert set(found["classes"]) == {"class 255", "class 256", "class 1203"}
+    assert found["painted"]["mIoU"] == found["panoptic"]["PQ"] == 100.0
 
 
 def test_low_scores_count_in_ap_only():

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from stages.evaluation import evaluate, score
+from stages.evaluation import evaluate, score, tables
 from stages.evaluation.gallery import choose, read_panels
 from stages.evaluation.report import REPORT, main
 from stages.runtime import layout
@@ -65,6 +65,14 @@ def test_whole_page(workspace):
     assert page.captions.count("Truth") == page.captions.count("Weak label") == page.captions.count("Image") == 12
     for wanted in ("class 0", "mAP", "<svg", "AP by the COCO protocol", "scales", "Retention:"):
         assert wanted in text
+
+
+def test_lvis_figures_have_a_table_and_a_card():
+    evaluate = {"available": 1, "lvis": {"AP": 24.1, "APr": 12.0}}
+    (table,) = tables.figures({}, evaluate)
+    assert table.title == "AP by the LVIS protocol"
+    assert [(name, cells[0].text) for name, _, cells in table.rows] == [("AP", "24.1"), ("Rare classes", "12.0")]
+    assert ("Detector LVIS AP", "24.1", "validation images, LVIS protocol") in tables.cards({}, evaluate)
 
 
 def test_same_bytes_again(workspace):

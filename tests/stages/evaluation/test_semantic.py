@@ -54,3 +54,11 @@ def test_read(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"broken.png: cannot be read as a PNG"):
         read_semantic(tmp_path / "broken.png", 2, 3)
+
+
+def test_read_more_classes_than_eight_bits_hold(tmp_path):
+    """With as many categories as LVIS has, 255 is one of them and the pictures have 16 bits."""
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 255], [256, 1203]], np.uint16))
+    places = {number: number for number in range(1, 1204)}
+    assert read_semantic(tmp_path / "a.png", 2, 2, places).tolist() == [[0, 255], [256, 1203]]

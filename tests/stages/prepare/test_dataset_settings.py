@@ -7,7 +7,7 @@ from stages.prepare.settings import AnnotationSettings, DatasetSettings, require
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"kind": "cocoo"}, "'shapes', 'coco', 'voc' or 'folder'"),
+    ({"kind": "cocoo"}, "'shapes', 'coco', 'lvis', 'voc' or 'folder'"),
     ({"kind": "coco", "split": 0.2, "val": "v.json"}, "exclude each other"),
     ({"kind": "shapes", "split": 0.2}, "split: no meaning for kind shapes"),
     ({"kind": "folder"}, "needs split"),
@@ -41,5 +41,7 @@ def test_required_paths():
     assert [str(path) for path in required_paths(DatasetSettings())] == ["stages/prepare/shapes.py"]
     assert [str(path) for path in required_paths(DatasetSettings(kind="coco", root="r", split=0.1))] == [
         "r", "r/instances_train.json", "r/images"]
+    assert [str(path) for path in required_paths(DatasetSettings(kind="lvis", root="r"))] == [
+        "r", "r/lvis_v1_train.json", "r", "r/lvis_v1_val.json", "r"]
     assert [str(path) for path in required_paths(DatasetSettings(kind="folder", root="r", val="v.csv"))] == [
         "r", "r/labels.csv", "r", "r/v.csv", "r"]
