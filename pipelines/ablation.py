@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.settings import METHODS
+from pipelines.settings import METHODS, with_method
 from pipelines.workspace import ROOT, Workspace, changed, look_up, provenance
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
@@ -24,7 +24,7 @@ def run(method: str, preset: Path, rows: list[str] | None = None) -> dict[str, A
     if method not in METHODS or not path.exists():
         known = sorted(item.parent.name for item in (ROOT / "pipelines").glob("*/ablation.yaml"))
         raise UserError(f"METHOD={method}: no ablation{nearest(method, known)} (there are: {', '.join(known)})")
-    plan, params = read_yaml(path), {**read_yaml(preset), "method": method}
+    plan, params = read_yaml(path), with_method(read_yaml(preset), method)
     workspace = Workspace(f"ablation-{method}")
     found: dict[str, Any] = {}
     for name, row in plan["rows"].items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
@@ -14,10 +16,11 @@ from stages.runtime.errors import UserError
 from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validate
 
 # A method's name is its folder's name; those without settings of their own have no section.
-METHODS: dict[str, Any] = {"irnet": IRNetSettings, "masks": None}
+METHODS: dict[str, Any] = {"exits": ExitsSettings, "irnet": IRNetSettings, "masks": None}
 
-# What each method learns from; any of a group will do.
-SUPERVISION: dict[str, list[set[str]]] = {"irnet": [{"tags"}], "masks": []}
+# What each method learns from; any of a group will do, the first is what it is made for.
+SUPERVISION: dict[str, list[tuple[str, ...]]] = {
+    "exits": [("extreme_points", "boxes")], "irnet": [("tags",)], "masks": []}
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
@@ -42,7 +45,14 @@ def load_params(path: Path) -> SimpleNamespace:
         raise UserError(f"{path}: method: unknown method {settings.method!r}"
                         f"{nearest(settings.method, list(METHODS))} (allowed: {', '.join(METHODS)})")
     for group in SUPERVISION[settings.method]:
-        if not group & set(settings.annotations.kinds):
-            raise UserError(f"{path}: annotations.kinds: method {settings.method} needs {' or '.join(sorted(group))}, "
+        if not set(group) & set(settings.annotations.kinds):
+            raise UserError(f"{path}: annotations.kinds: method {settings.method} needs {' or '.join(group)}, "
                             f"found {', '.join(settings.annotations.kinds)}")
     return settings
+
+
+def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """``params`` for another method: with the labels that it is made for, unless those that are there will do."""
+    given = params["annotations"]["kinds"]
+    kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
+    return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}

@@ -15,7 +15,7 @@ from pipelines.exits.settings import EncoderSettings, PropagationSettings
 from stages.cues.attention import TokenEncoder
 from stages.cues.backbone import Backbone, resample
 from stages.cues.settings import BackboneSettings
-from stages.propagation.points import feature_similarity
+from stages.propagation.points import colour_similarity, feature_similarity
 from stages.runtime.errors import UserError
 
 
@@ -149,6 +149,8 @@ class Generator(nn.Module):
                             f"along a side; make them equal")
         if settings.locality > 0:
             similarity = similarity * _nearness(settings.cells, settings.locality).to(similarity)
+        if settings.colour > 0:
+            similarity = similarity * colour_similarity(images, settings.cells, settings.colour)
         return similarity
 
     def groups(self, rate: float, encoder_factor: float) -> list[dict[str, Any]]:

@@ -84,6 +84,9 @@ class PropagationSettings(Settings):
     temperature: float = Field(0.1, gt=0, description="of the similarity of features (pyramid; not in the paper)")
     locality: float = Field(0.0, ge=0, description="similarity falls off with the distance of two points, to 1 / e at "
                                                    "this share of the crop's side; 0 = it does not (not in the paper)")
+    colour: float = Field(0.0, ge=0, description="similarity falls off with the difference of two points' mean colours in "
+                                                 "CIELAB, to 1 / e at this share of the range of lightness; 0 = it does "
+                                                 "not (not in the paper)")
     sinkhorn: int = Field(20, ge=1, description="iterations of Sinkhorn-Knopp (not in the paper)")
     hops: int = Field(3, ge=0, description="alpha; 0 = until it converges (eq. a2) (sec. 4.1: 3)")
     beta: float = Field(0.25, gt=0, lt=1, description="share that walks on, where hops is 0 (app. C: 0.25)")

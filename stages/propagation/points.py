@@ -36,9 +36,9 @@ def transition_matrix(similarity: Tensor, iterations: int = 20) -> Tensor:
     return (balanced + balanced.transpose(1, 2)) / 2
 
 
-def seed_rows(members: Tensor) -> Tensor:
+def seed_rows(members: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(B, P) bool, the points of a set, to (B, P) weights that are equal and sum to 1; an empty set stays 0."""
-    weights = members.to(torch.get_default_dtype())
+    weights = members.to(dtype)
     return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 
@@ -103,3 +103,32 @@ def feature_similarity(features: Tensor, temperature: float) -> Tensor:
     directions = torch.nn.functional.normalize(features.float(), dim=1)
     cosine = directions.transpose(1, 2) @ directions
     return ((cosine - 1) / temperature).exp()
+
+
+def colour_similarity(images: Tensor, cells: int, deviation: float) -> Tensor:
+    """Similarity of cells by their mean colours: exp(-(difference / deviation)^2) in CIELAB.
+
+    Args:
+        images: (B, 3, H, W) RGB, uint8 or float in 0..1.
+        cells: along each side.
+        deviation: difference at which similarity falls to 1 / e, as a share of the range of lightness (100).
+
+    Returns:
+        (B, cells^2, cells^2), symmetric, 1 on the diagonal.
+    """
+    values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    lab = cielab(torch.nn.functional.adaptive_avg_pool2d(values, cells)).flatten(2) / 100
+    squares = lab.square().sum(1)
+    differences = squares[:, :, None] + squares[:, None, :] - 2 * lab.transpose(1, 2) @ lab
+    return (-differences.clamp(min=0) / deviation ** 2).exp()
+
+
+def cielab(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) sRGB in 0..1 to CIELAB under D65: L in 0..100, a and b about -100..100."""
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    # IEC 61966-2-1; the rows are divided by the white point.
+    to_xyz = torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
+                           [0.019334, 0.119193, 0.950227]]).to(rgb) / torch.tensor([[0.950456], [1.0], [1.088754]]).to(rgb)
+    xyz = torch.einsum("ij,bjhw->bihw", to_xyz, linear)
+    curve = torch.where(xyz > 216 / 24389, xyz.clamp(min=1e-9) ** (1 / 3), (24389 / 27 * xyz + 16) / 116)
+    return torch.stack([116 * curve[:, 1] - 16, 500 * (curve[:, 0] - curve[:, 1]), 200 * (curve[:, 1] - curve[:, 2])], dim=1)

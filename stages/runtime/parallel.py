@@ -76,11 +76,17 @@ class _Failure:
 _watched: set[tuple[int, str]] = set()
 
 
-def _call(function: Callable[[Item], Result], item: Item, owner: tuple[int, str] | None) -> Result | _Failure:
-    """Run one item in a worker; a worker on the owner's machine ends when its owner does, also by a SIGKILL."""
+def _call(function: Callable[[Item], Result], item: Item, owner: tuple[int, str] | None,
+          folder: str | None) -> Result | _Failure:
+    """Run one item in a worker; a worker on the owner's machine ends when its owner does, also by a SIGKILL.
+
+    Loky's workers live on between calls; ``folder`` is where the caller is now.
+    """
     if owner is not None and owner not in _watched:
         _watched.add(owner)
         die_with([owner])
+    if folder is not None and os.getcwd() != folder:
+        os.chdir(folder)
     with one_thread():
         try:
             return function(item)
@@ -113,7 +119,8 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
     failures: list[_Failure] = []
     # After a failure no more items are handed out and those under way are waited for: nothing has to be aborted.
     owner = identity(os.getpid()) if runtime.backend == "loky" and Path("/proc/self/stat").exists() else None
-    calls = (delayed(_call)(function, item, owner) for item in items if not failures)
+    folder = os.getcwd() if runtime.backend == "loky" else None
+    calls = (delayed(_call)(function, item, owner, folder) for item in items if not failures)
     # joblib pins the BLAS threads of loky's workers; `_call` does it for the other backends and for torch and OpenCV.
     with parallel_config(backend=backend, n_jobs=workers, **options):
         if runtime.backend == "ray":  # its joblib backend gives lists only: portions keep the progress bar alive

@@ -190,3 +190,15 @@ def test_ray(tmp_path, monkeypatch):
         _check_backend(tmp_path, "ray")
     finally:
         ray.shutdown()
+
+
+def _where(_: int) -> str:
+    return os.getcwd()
+
+
+def test_workers_follow_the_caller_to_another_folder(tmp_path, monkeypatch):
+    """Loky keeps its workers from one call to the next; relative paths must mean the same to them as to the caller."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert set(parallel_map(_where, [1, 2, 3], RuntimeSettings(workers=2), "folders")) == {str(tmp_path / name)}
