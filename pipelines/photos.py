@@ -1,8 +1,9 @@
 """Run a method on a folder of photographs, from weak labels to an evaluated detector:
 `make photos METHOD=irnet ROOT=... WEIGHTS=...`.
 
-ROOT holds instances_train.json, instances_val.json and images/. Writes metrics/photos/<method>.json; works in a
-workspace of its own and leaves params.yaml, dvc.lock and data/ alone.
+ROOT holds instances_train.json, instances_val.json and images/. Where there is a pipelines/<method>/photos.yaml, its
+rows are run as well, up to the labels' score: what the method is to be compared with. Writes
+metrics/photos/<method>.json; works in a workspace of its own and leaves params.yaml, dvc.lock and data/ alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.settings import nearest, read_yaml
 
-FIGURES = {
+FIGURES: dict[str, tuple[str, dict[str, str]]] = {
     "labels_train": ("metrics/score.json", {
         "ap25": "train.voc.AP25", "ap50": "train.voc.AP50", "coco_ap": "train.coco.AP", "miou": "train.semantic.mIoU",
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
@@ -29,29 +30,45 @@ FIGURES = {
 
 
 def run(method: str, root: Path, weights: str | None, preset: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """Run the chain and collect its figures."""
+    """Run the chain, before it the rows of the method's photos.yaml, and collect the figures.
+
+    The rows come first, so that the workspace and its report are left as the chain itself makes them; what they share
+    with it is made once.
+    """
     if method not in METHODS:
         raise UserError(f"METHOD={method}: unknown method{nearest(method, list(METHODS))} "
                         f"(allowed: {', '.join(METHODS)})")
     params = changed({**read_yaml(preset), "method": method}, {"dataset.root": str(root.resolve()), **changes})
+    shown = changed(params, {"dataset.root": root.name})
     if weights is not None:
         file = Path(weights)
         if not file.is_file():
             raise UserError(f"WEIGHTS={weights}: no such file")
-        params = _with_weights(params, str(file.resolve()))
+        params, shown = _with_weights(params, str(file.resolve())), _with_weights(shown, file.name)
+    plan = ROOT / "pipelines" / method / "photos.yaml"
+    rows = read_yaml(plan)["rows"] if plan.exists() else {}
     workspace = Workspace(f"photos-{method}")
-    seconds = workspace.reproduce(params, "report")
+    seconds = 0.0
     found: dict[str, Any] = {}
-    for row, (path, figures) in FIGURES.items():
-        content = workspace.read(path)
-        values = {name: look_up(content, place) for name, place in figures.items()}
-        found[row] = {name: value for name, value in values.items() if value is not None}
+    for row, change in rows.items():
+        seconds += workspace.reproduce(changed(params, change["set"]), "score")
+        found[f"labels_train_{row}"] = _figures(workspace, "labels_train")
+    seconds += workspace.reproduce(params, "report")
+    for group in FIGURES:
+        found[group] = _figures(workspace, group)
     for path in sorted((workspace.folder / "metrics").glob(f"{method}_*.json")):
         found[path.stem] = read_json(path)
     found["all"] = {"seconds": round(seconds, 1)}
     print(f"report: {workspace.folder / 'metrics/report/index.html'}")
-    shown = changed(params, {"dataset.root": root.name})
-    return {**found, "run": provenance(_with_weights(shown, Path(weights).name) if weights else shown)}
+    return {**found, "run": {**provenance(shown), **({"rows": rows} if rows else {})}}
+
+
+def _figures(workspace: Workspace, group: str) -> dict[str, float]:
+    """One group of FIGURES, as the workspace's metrics have it now."""
+    path, figures = FIGURES[group]
+    content = workspace.read(path)
+    values = {name: look_up(content, place) for name, place in figures.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _with_weights(params: dict[str, Any], weights: str) -> dict[str, Any]:

@@ -98,13 +98,56 @@ def test_commands_refuse_what_they_do_not_know(tmp_path):
         photos.run("irnet", tmp_path, "absent.pth", preset, {})
 
 
-PLANS = sorted(workspace.ROOT.glob("pipelines/*/ablation.yaml"))
+class _Recorded:
+    """In the place of a workspace: remembers what was run, and has figures to read."""
+
+    def __init__(self, folder):
+        self.folder, self.runs = folder, []
+
+    def reproduce(self, params, target):
+        self.runs.append((params, target))
+        return 2.0
+
+    def read(self, path):
+        scores = self.runs[-1][0]["irnet"]["synthesis"].get("scores", "propagated")
+        return {"metrics/score.json": {"train": {"voc": {"AP50": {"cam": 1.0, "propagated": 3.0}[scores]}}},
+                "metrics/evaluate.json": {"voc": {"AP50": 2.0}}}[path]
 
 
-@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.parent.name)
-def test_ablation_rows_change_settings_that_exist(tmp_path, path):
+def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
+    recorded = _Recorded(tmp_path)
+    monkeypatch.setattr(photos, "Workspace", lambda name: recorded)
+    weights = tmp_path / "secret" / "net.pth"
+    weights.parent.mkdir()
+    weights.touch()
+    root = tmp_path / "secret" / "pictures"
+    found = photos.run("irnet", root, str(weights), workspace.ROOT / "pipelines/presets/photos.yaml", {"seed": 7})
+
+    assert [(params["irnet"]["synthesis"].get("scores"), target) for params, target in recorded.runs] == [
+        ("cam", "score"), (None, "report")], "the chain itself comes last, so that the workspace is left with it"
+    for params, _ in recorded.runs:
+        assert params["irnet"]["classifier"]["backbone"]["weights"] == str(weights)
+        assert params["dataset"]["root"] == str(root)
+    assert found["labels_train_cam"] == {"ap50": 1.0}
+    assert found["labels_train"] == {"ap50": 3.0}
+    assert found["detector_val"] == {"ap50": 2.0}
+    assert found["all"] == {"seconds": 4.0}
+    settings = found["run"]["settings"]
+    assert settings["irnet"]["classifier"]["backbone"]["weights"] == "net.pth"
+    assert settings["detector"]["torchvision"]["weights"] == "net.pth"
+    assert settings["dataset"]["root"] == "pictures"
+    assert settings["seed"] == 7
+    assert "secret" not in str(found)
+
+
+PLANS = sorted(path for name in ("ablation.yaml", "photos.yaml")
+               for path in workspace.ROOT.glob(f"pipelines/*/{name}") if path.parent.name != "presets")
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_rows_change_settings_that_exist(tmp_path, path):
     assert path.parent.name in METHODS
-    preset = read_yaml(workspace.ROOT / "pipelines/presets/shapes.yaml")
+    preset = read_yaml(workspace.ROOT / "pipelines/presets" / {"ablation": "shapes.yaml"}.get(path.stem, "photos.yaml"))
     for row in read_yaml(path)["rows"].values():
         params = changed({**preset, "method": path.parent.name}, row.get("set", {}))
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
