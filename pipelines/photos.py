@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.settings import METHODS
+from pipelines.settings import METHODS, with_method
 from pipelines.workspace import ROOT, Workspace, changed, look_up, provenance
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
@@ -24,6 +24,12 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
         "ap25": "train.voc.AP25", "ap50": "train.voc.AP50", "coco_ap": "train.coco.AP", "miou": "train.semantic.mIoU",
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
         "labels": "train.objects.labels", "objects": "train.objects.objects"}),
+    # What the same generator makes of images that it never saw, on objects of at least 32 x 32 px.
+    "labels_val": ("metrics/score.json", {
+        "ap50": "val.voc.AP50", "coco_ap": "val.coco.AP", "mean_iou_per_object": "val.size.medium_and_large.mean_iou",
+        "objects": "val.size.medium_and_large.objects",
+        "mean_iou_separated": "val.separated.medium_and_large.mean_iou",
+        "separated": "val.separated.medium_and_large.objects"}),
     "detector_val": ("metrics/evaluate.json", {
         "ap25": "voc.AP25", "ap50": "voc.AP50", "coco_ap": "coco.AP", "miou": "painted.mIoU", "pq": "panoptic.PQ"}),
 }
@@ -38,7 +44,7 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: dic
     if method not in METHODS:
         raise UserError(f"METHOD={method}: unknown method{nearest(method, list(METHODS))} "
                         f"(allowed: {', '.join(METHODS)})")
-    params = changed({**read_yaml(preset), "method": method}, {"dataset.root": str(root.resolve()), **changes})
+    params = changed(with_method(read_yaml(preset), method), {"dataset.root": str(root.resolve()), **changes})
     shown = changed(params, {"dataset.root": root.name})
     if weights is not None:
         file = Path(weights)
@@ -52,10 +58,10 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: dic
     found: dict[str, Any] = {}
     for row, change in rows.items():
         seconds += workspace.reproduce(changed(params, change["set"]), "score")
-        found[f"labels_train_{row}"] = _figures(workspace, "labels_train")
+        found |= {f"{group}_{row}": _figures(workspace, group) for group in ("labels_train", "labels_val")}
     seconds += workspace.reproduce(params, "report")
-    for group in FIGURES:
-        found[group] = _figures(workspace, group)
+    found |= {group: _figures(workspace, group) for group in FIGURES}
+    found = {row: figures for row, figures in found.items() if figures}
     for path in sorted((workspace.folder / "metrics").glob(f"{method}_*.json")):
         found[path.stem] = read_json(path)
     found["all"] = {"seconds": round(seconds, 1)}

@@ -34,8 +34,8 @@ def draw_points(pixels: Any, labels: Any, windows: Any) -> Any:
     """
     import numpy as np
 
-    from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND
     from stages.labels.drawing import faded
+    from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND
 
     picture = faded(pixels)
     size = picture.shape[:2]

@@ -219,6 +219,6 @@ def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride
     try:
         model.load_state_dict(state if name is None else state[name])
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{path}: does not fit the settings ({str(error).splitlines()[0]}); delete {path.parent} and run "
-                        f"`dvc repro` again") from None
+        raise UserError(f"{path}: does not fit the settings ({str(error).splitlines()[0]}); delete {path.parent} and "
+                        f"run `dvc repro` again") from None
     return model.requires_grad_(False).to(device).eval()

@@ -107,7 +107,8 @@ class Pictures:
         return pixels
 
 
-def fixed_crops(image: Image, settings: CropSettings, pictures: Pictures) -> tuple[np.ndarray, np.ndarray, list[Window]]:
+def fixed_crops(image: Image, settings: CropSettings, pictures: Pictures) -> \
+        tuple[np.ndarray, np.ndarray, list[Window]]:
     """Crops at inference of all objects of an image.
 
     Returns:

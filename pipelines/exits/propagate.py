@@ -37,8 +37,8 @@ def initial_labels(item: dict[str, Any], box: Any, window: tuple[int, int, int, 
     """
     import numpy as np
 
-    from stages.labels.points import BACKGROUND, FOREGROUND, UNLABELLED
     from stages.cues.crops import cells_in_box, cells_of, points_in_crop
+    from stages.labels.points import BACKGROUND, FOREGROUND, UNLABELLED
 
     inside = cells_in_box(box, side, cells)
     labels = np.where(inside, UNLABELLED, BACKGROUND).astype(np.int8)
@@ -66,8 +66,7 @@ def retrieve_points(similarity: Any, labels: Any, settings: PropagationSettings)
     import torch
 
     from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, UNLABELLED
-    from stages.propagation.points import (converged_scores, propagation_scores, retrieve, seed_rows,
-                                           transition_matrix)
+    from stages.propagation.points import converged_scores, propagation_scores, retrieve, seed_rows, transition_matrix
 
     flat = labels.flatten(1)
     sources = torch.stack([seed_rows(flat == FOREGROUND), seed_rows(flat == BACKGROUND)], dim=1).to(similarity)
@@ -118,8 +117,9 @@ def main(params: Path) -> None:
                 labels = np.zeros((len(views), chosen.cells, chosen.cells), np.int8)
                 for start in range(0, len(views), chosen.batch_size):
                     part = slice(start, start + chosen.batch_size)
+                    known = zip(image.objects[part], boxes[part], windows[part], strict=True)
                     initial = [initial_labels(item, box, window, crops.side, chosen.cells, chosen.inward)
-                               for item, box, window in zip(image.objects[part], boxes[part], windows[part], strict=True)]
+                               for item, box, window in known]
                     pixels = torch.from_numpy(views[part].transpose(0, 3, 1, 2).copy()).to(device)
                     similarity = extractor.similarity(pixels, torch.from_numpy(boxes[part]).to(device), chosen)
                     found = retrieve_points(similarity, torch.from_numpy(np.stack(initial)).to(device), chosen)

@@ -27,6 +27,7 @@ class TokenEncoder(nn.Module):
         stride: pixels per token, which must be the model's patch size.
     """
 
+    body: Any  # whatever timm makes
     mean: Tensor
     deviation: Tensor
 
@@ -41,15 +42,15 @@ class TokenEncoder(nn.Module):
                 raise UserError(f"{weights}: no such weights file")
             options["pretrained_cfg_overlay"] = {"file": weights}
         try:
-            self.body: Any = timm.create_model(name, **options)
+            self.body = timm.create_model(name, **options)
         except (RuntimeError, TypeError, OSError, ValueError, AssertionError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"encoder {name!r} (weights: {weights}) cannot be made for images of {side} px: {reason}. "
                             f"Give a timm vision transformer, or the path of a weights file where timm's download "
                             f"cannot be reached") from None
         if not hasattr(self.body, "blocks") or not hasattr(self.body, "patch_embed"):
-            raise UserError(f"encoder {name!r} is no plain vision transformer of timm (no blocks); use kind pyramid for "
-                            f"a convolutional network")
+            raise UserError(f"encoder {name!r} is no plain vision transformer of timm (no blocks); use kind pyramid "
+                            f"for a convolutional network")
         patch = self.body.patch_embed.patch_size[0]
         if patch != stride or side % stride:
             raise UserError(f"encoder {name!r}: its patches are {patch} px wide; stride must be {patch} and the crop's "

@@ -67,8 +67,9 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
         cv2.circle(labels, centre, max(0, round(radius)), cv2.GC_FGD, -1)
     labels[~inside] = cv2.GC_BGD
     cv2.setRNGSeed(0)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(part[:, :, ::-1].copy(), labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(part[:, :, ::-1].copy(), labels, (0, 0, 0, 0), background, foreground, iterations,
+                cv2.GC_INIT_WITH_MASK)
     mask = np.zeros(size, bool)
     mask[y0:y1, x0:x1] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return mask if mask.any() else box

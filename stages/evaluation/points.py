@@ -45,22 +45,22 @@ def measure_points(folder: Path, images: Sequence[Mapping[str, Any]], objects: S
         found = read_npz(path)
         for labels, window, box, category in zip(found["labels"], found["windows"], found["boxes"],
                                                  found["categories"], strict=True):
-            item = _same(box, [item for item in groups.get(image["id"], []) if item["category_id"] == category])
-            if item is None:
+            same = _same(box, [item for item in groups.get(image["id"], []) if item["category_id"] == category])
+            if same is None:
                 continue
             matched += 1
-            truth = _cell_truth(rle.decode(item["segmentation"]), window, labels.shape[-1])
+            truth = _cell_truth(rle.decode(same["segmentation"]), window, labels.shape[-1])
             for value in range(BACKGROUND, FOREGROUND + 1):
                 chosen = labels == value
                 right = int(truth[chosen].sum())
                 counts[value - BACKGROUND] += int(chosen.sum()) - right, right
     inside = counts[1:].sum(0)
+    background, foreground, given = (counts[value - BACKGROUND] for value in (PSEUDO_BACKGROUND, PSEUDO_FOREGROUND,
+                                                                              FOREGROUND))
     shares = {
-        "foreground_precision": (counts[PSEUDO_FOREGROUND - BACKGROUND, 1], counts[PSEUDO_FOREGROUND - BACKGROUND].sum()),
-        "foreground_coverage": (counts[PSEUDO_FOREGROUND - BACKGROUND, 1], inside[1]),
-        "background_precision": (counts[PSEUDO_BACKGROUND - BACKGROUND, 0], counts[PSEUDO_BACKGROUND - BACKGROUND].sum()),
-        "background_coverage": (counts[PSEUDO_BACKGROUND - BACKGROUND, 0], inside[0]),
-        "given_precision": (counts[FOREGROUND - BACKGROUND, 1], counts[FOREGROUND - BACKGROUND].sum()),
+        "foreground_precision": (foreground[1], foreground.sum()), "foreground_coverage": (foreground[1], inside[1]),
+        "background_precision": (background[0], background.sum()), "background_coverage": (background[0], inside[0]),
+        "given_precision": (given[1], given.sum()),
         "prior": (inside[1], inside.sum()),
     }
     return {"objects": matched, **{name: round(100 * float(part) / float(whole), 3)
@@ -69,7 +69,8 @@ def measure_points(folder: Path, images: Sequence[Mapping[str, Any]], objects: S
 
 def _same(box: np.ndarray, objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The object whose box is most like ``box`` (xyxy), if one is like it at all."""
-    best, overlap = None, SAME_BOX
+    best: Mapping[str, Any] | None = None
+    overlap = SAME_BOX
     for item in objects:
         x, y, width, height = item["bbox"]
         across = min(box[2], x + width) - max(box[0], x)

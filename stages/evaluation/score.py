@@ -1,7 +1,7 @@
 """Compare the method's pseudo-labels with the truth of the training images: metrics/score.json.
 
-A method that also writes data/<method>/pseudo_labels_val.json or the folders data/<method>/semantic or
-data/<method>/points has them measured too. AP, PQ, IoU and recall are in percent. Without truth the file holds the reason in place of the numbers.
+A method that also writes data/<method>/pseudo_labels_val.json or the folders semantic/ or points/ there has them
+measured too. AP, PQ, IoU and recall are in percent. Without truth the file holds the reason in place of the numbers.
 """
 
 from __future__ import annotations

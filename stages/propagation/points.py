@@ -127,8 +127,10 @@ def cielab(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) sRGB in 0..1 to CIELAB under D65: L in 0..100, a and b about -100..100."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     # IEC 61966-2-1; the rows are divided by the white point.
-    to_xyz = torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
-                           [0.019334, 0.119193, 0.950227]]).to(rgb) / torch.tensor([[0.950456], [1.0], [1.088754]]).to(rgb)
+    white = torch.tensor([[0.950456], [1.0], [1.088754]])
+    to_xyz = (torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
+                            [0.019334, 0.119193, 0.950227]]) / white).to(rgb)
     xyz = torch.einsum("ij,bjhw->bihw", to_xyz, linear)
     curve = torch.where(xyz > 216 / 24389, xyz.clamp(min=1e-9) ** (1 / 3), (24389 / 27 * xyz + 16) / 116)
-    return torch.stack([116 * curve[:, 1] - 16, 500 * (curve[:, 0] - curve[:, 1]), 200 * (curve[:, 1] - curve[:, 2])], dim=1)
+    x, y, z = curve.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import mean_field, random_walk, run
+from benchmarks import mean_field, point_retrieval, random_walk, run
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -53,6 +53,14 @@ def test_references_of_the_mean_field_agree():
     assert np.abs(mean_field.ours(2, 12)() - mean_field.pydensecrf(2, 12)()).mean() < 0.01
 
 
+def test_references_of_the_point_retrieval_agree():
+    for ours, reference in ((point_retrieval.products, point_retrieval.power),
+                            (point_retrieval.hops_only, point_retrieval.power_only),
+                            (point_retrieval.solve, point_retrieval.inverse)):
+        expected = reference()()
+        assert np.linalg.norm(ours()() - expected) / np.linalg.norm(expected) < 1e-5
+
+
 def test_only_a_whole_run_writes_the_file(monkeypatch, tmp_path, capsys):
     class Module:
         ABOUT_SECONDS, SETTINGS, SEED = 1, {"steps": 2}, 0
@@ -80,4 +88,4 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "there are dense_crf, mean_field, random_walk" in capsys.readouterr().err
+    assert "there are dense_crf, mean_field, point_retrieval, random_walk" in capsys.readouterr().err

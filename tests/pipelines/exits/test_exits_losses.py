@@ -48,7 +48,8 @@ def test_point_loss_reduces_the_mask_by_area():
     labels = torch.tensor([[[2, -2], [0, 0]]], dtype=torch.int8)
     masks = torch.zeros(1, 4, 4)
     masks[0, :2, :2] = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    assert point_loss(masks, labels).item() == pytest.approx(_dice(np.array([0.5, 0.0]), np.array([1.0, 0.0])), abs=1e-5)
+    expected = _dice(np.array([0.5, 0.0]), np.array([1.0, 0.0]))
+    assert point_loss(masks, labels).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_mil_steps_in_where_nothing_was_retrieved():

@@ -3,8 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.cues.crops import (box_in_crop, cells_in_box, cells_of, crop_window, cut, object_box, paste, points_in_crop,
-                               sample_cells)
+from stages.cues.crops import (
+    box_in_crop,
+    cells_in_box,
+    cells_of,
+    crop_window,
+    cut,
+    object_box,
+    paste,
+    points_in_crop,
+    sample_cells,
+)
 
 
 def test_box_of_extreme_points_holds_their_pixels():

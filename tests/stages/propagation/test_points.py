@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from stages.propagation.points import (cielab, colour_similarity, converged_scores, feature_similarity,
-                                       propagation_scores, retrieve, seed_rows, sinkhorn, transition_matrix)
+from stages.propagation.points import (
+    cielab,
+    colour_similarity,
+    converged_scores,
+    feature_similarity,
+    propagation_scores,
+    retrieve,
+    seed_rows,
+    sinkhorn,
+    transition_matrix,
+)
 
 
 def _similarity(batch: int = 2, points: int = 40, seed: int = 0) -> torch.Tensor:
@@ -90,7 +99,8 @@ def test_walk_stays_within_what_is_connected():
     """Two halves that have nothing in common: what starts in one never gets into the other."""
     similarity = torch.full((1, 6, 6), 1e-12, dtype=torch.float64)
     similarity[:, :3, :3] = similarity[:, 3:, 3:] = 1.0
-    scores = propagation_scores(transition_matrix(similarity), seed_rows(torch.arange(6)[None] < 1, torch.float64)[None], 5)
+    sources = seed_rows(torch.arange(6)[None] < 1, torch.float64)[None]
+    scores = propagation_scores(transition_matrix(similarity), sources, 5)
     np.testing.assert_allclose(scores[0, 0].numpy(), [1 / 3] * 3 + [0] * 3, atol=1e-9)
 
 
