@@ -124,7 +124,7 @@ def masks() -> Callable[[], np.ndarray]:
     def run() -> np.ndarray:
         areas = []
         for _ in range(SETTINGS["objects"] // batch):
-            for probability in predict(network, crops, boxes, False):
+            for probability in predict(network, crops, boxes).numpy():
                 mask, _ = generated_mask(probability, window, item, size, settings)
                 areas.append(rle.area(rle.encode(mask)))
         return np.array(areas)

@@ -62,7 +62,7 @@ def panels(image: Any, pixels: Any) -> list[tuple[str, Any]]:
     from stages.cues.crops import paste
     from stages.labels.drawing import heatmap
 
-    points = read_npz(POINTS / f"{image.key}.npz")
+    points = read_npz(POINTS / "train" / f"{image.key}.npz")
     found = read_npz(PROBABILITIES / "train" / f"{image.key}.npz")
     highest = np.zeros(image.size, np.float32)
     for mask, window in zip(found["probabilities"], found["windows"], strict=True):

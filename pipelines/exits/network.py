@@ -41,20 +41,26 @@ class Pyramid(nn.Module):
         self.levels = [index for index, grid in enumerate(self.body.grids) if grid.stride >= mask_stride]
         self.stride = int(self.body.grids[self.levels[0]].stride)
         self.width = settings.width
-        extra = 4 if settings.position else 0
+        self.guided = getattr(settings, "scores", False)
+        extra = (4 if settings.position else 0) + int(self.guided)
         self.lateral = nn.ModuleList(_convolution(self.body.channels[index] + extra, self.width, 1)
                                      for index in self.levels)
         self.merge = nn.ModuleList(_convolution(self.width, self.width) for _ in self.levels)
 
-    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """Crops (B, 3, s, s) with boxes (B, 4) in crop pixels to features (B, width, s / stride, s / stride)."""
-        maps = self.body.levels(images)
+    def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
+        """Crops (B, 3, s, s), boxes (B, 4) in crop pixels and, for a guided one, scores (B, N, N) to features
+        (B, width, s / stride, s / stride)."""
+        return self._merged(self.body.levels(images), boxes, scores)
+
+    def _merged(self, maps: list[Tensor], boxes: Tensor, scores: Tensor | None) -> Tensor:
         features: Tensor | None = None
         for place in range(len(self.levels) - 1, -1, -1):
             index = self.levels[place]
             level, grid = maps[index], self.body.grids[index]
             if self.settings.position:
                 level = torch.cat([level, _position(boxes, level.shape[-1], grid.stride, grid.origin)], dim=1)
+            if self.guided:
+                level = torch.cat([level, _guide(scores, level)], dim=1)
             own = self.lateral[place](level)
             if features is not None:
                 coarser = self.body.grids[self.levels[place + 1]]
@@ -65,10 +71,12 @@ class Pyramid(nn.Module):
 
     def similarity(self, images: Tensor, boxes: Tensor, cells: int, layer: int, temperature: float) -> Tensor:
         """(B, cells^2, cells^2): likeness of the features at the cells' places, of one level or of all."""
-        maps = [*self.body.levels(images), self(images, boxes)]
-        if layer > len(maps):
-            raise UserError(f"exits.propagation.layer is {layer}, the pyramid has {len(maps)} (the last one merged)")
-        chosen = range(len(maps) - 1) if layer == 0 else [layer - 1]
+        maps = self.body.levels(images)
+        if layer > len(maps) + 1:
+            raise UserError(f"exits.propagation.layer is {layer}, the pyramid has {len(maps) + 1} (the last is merged)")
+        if layer == len(maps) + 1:
+            maps = [*maps, self._merged(maps, boxes, None)]
+        chosen = range(len(maps)) if layer == 0 else [layer - 1]
         parts = []
         for index in chosen:
             level = functional.interpolate(maps[index].float(), (cells, cells), mode="bilinear", antialias=True,
@@ -88,6 +96,14 @@ def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor
     maps = torch.cat([columns[:, :, None, :].expand(-1, -1, cells, -1), rows[:, :, :, None].expand(-1, -1, -1, cells)],
                      dim=1)
     return maps.clamp(-1, 1)
+
+
+def _guide(scores: Tensor | None, like: Tensor) -> Tensor:
+    """(B, 1, h, w): propagation scores at a level's resolution, their extremes flattened; 0 where there are none."""
+    if scores is None:
+        return like.new_zeros(len(like), 1, *like.shape[-2:])
+    size = (like.shape[-2], like.shape[-1])
+    return functional.interpolate(scores[:, None].to(like).tanh(), size, mode="bilinear", align_corners=False)
 
 
 class Decoder(nn.Module):
@@ -132,9 +148,12 @@ class Generator(nn.Module):
         self.decoder = Decoder(self.encoder.width, max(1, stride // mask_stride))
         self.mask_cells = side // stride * self.decoder.factor
 
-    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """RGB crops (B, 3, s, s) uint8 and boxes (B, 4) xyxy in crop pixels to mask probabilities (B, m, m)."""
-        features = self.encoder(images, boxes) if self.settings.kind == "pyramid" else self.encoder(images)
+    def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
+        """RGB crops (B, 3, s, s) uint8 and boxes (B, 4) xyxy in crop pixels to mask probabilities (B, m, m).
+
+        ``scores`` (B, N, N) is the difference of the propagation scores in units of 1 / N^2, for a guided encoder.
+        """
+        features = self.encoder(images, boxes, scores) if self.settings.kind == "pyramid" else self.encoder(images)
         return self.decoder(features).float().sigmoid()
 
     @torch.no_grad()
@@ -181,9 +200,9 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
 
-    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+    def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
         """As the generator's."""
-        return self.network(images, boxes)
+        return self.network(images, boxes, scores)
 
     @torch.no_grad()
     def follow(self, student: Generator) -> None:

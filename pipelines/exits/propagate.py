@@ -1,7 +1,8 @@
 """Propagate extreme and background points over each object's crop and retrieve pseudo points (section 3.2.2).
 
-Reads data/annotations/train_weak.json, data/dataset/images and models/exits/extractor; writes data/exits/points/ (one
-.npz per image) and metrics/exits_points.json. The paper propagates anew in every training crop; here it is done once
+Reads data/annotations, data/dataset/images and models/exits/extractor; writes data/exits/points/{train,val}/ (one .npz
+per image, see stages/labels/points.py) and metrics/exits_points.json. Those of val are never trained on: they are for a
+generator that is shown the scores. The paper propagates anew in every training crop; here it is done once
 per object, in the crop of inference, and the points are carried into the crops of training: that costs one pass
 instead of one per epoch, and lets a changed threshold be tried without the extractor.
 """
@@ -52,7 +53,7 @@ def initial_labels(item: dict[str, Any], box: Any, window: tuple[int, int, int, 
     return labels
 
 
-def retrieve_points(similarity: Any, labels: Any, settings: PropagationSettings) -> Any:
+def retrieve_points(similarity: Any, labels: Any, settings: PropagationSettings) -> tuple[Any, Any]:
     """Pseudo points of a batch of crops (eq. 2 to 5).
 
     Args:
@@ -61,12 +62,20 @@ def retrieve_points(similarity: Any, labels: Any, settings: PropagationSettings)
         settings: hops and thresholds.
 
     Returns:
-        (B, N, N) int8 with the retrieved points added; unchanged where no foreground point is given.
+        Labels (B, N, N) int8 with the retrieved points added, and the difference of the scores (B, N, N) in units of
+        1 / P; unchanged and 0 where no foreground point is given.
     """
     import torch
 
     from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, UNLABELLED
-    from stages.propagation.points import converged_scores, propagation_scores, retrieve, seed_rows, transition_matrix
+    from stages.propagation.points import (
+        converged_scores,
+        propagation_scores,
+        retrieve,
+        score_difference,
+        seed_rows,
+        transition_matrix,
+    )
 
     flat = labels.flatten(1)
     sources = torch.stack([seed_rows(flat == FOREGROUND), seed_rows(flat == BACKGROUND)], dim=1).to(similarity)
@@ -76,11 +85,12 @@ def retrieve_points(similarity: Any, labels: Any, settings: PropagationSettings)
     else:
         scores = converged_scores(transition, sources, settings.beta)
     given = (flat == FOREGROUND).any(1, keepdim=True)
-    foreground, background = retrieve(scores[:, 0], scores[:, 1], (flat == UNLABELLED) & given, settings.foreground,
+    difference = score_difference(scores[:, 0], scores[:, 1]) * given
+    foreground, background = retrieve(difference, (flat == UNLABELLED) & given, settings.foreground,
                                       settings.background)
     found = flat.clone()
     found[foreground], found[background] = PSEUDO_FOREGROUND, PSEUDO_BACKGROUND
-    return found.view_as(labels)
+    return found.view_as(labels), difference.view(labels.shape)
 
 
 def load_extractor(settings: ExitsSettings, device: Any) -> Any:
@@ -91,53 +101,68 @@ def load_extractor(settings: ExitsSettings, device: Any) -> Any:
                           settings.extractor.mask_stride, device)
 
 
-def main(params: Path) -> None:
-    """Image by image; the objects of an image in batches."""
-    settings = load_settings(params, runtime=RuntimeSettings, exits=ExitsSettings)
+def propagate_image(image: Any, extractor: Any, settings: ExitsSettings, pictures: Any) -> dict[str, Any]:
+    """The arrays of ``stages.labels.points`` for all objects of one image."""
     import numpy as np
     import torch
 
-    from pipelines.exits.objects import Pictures, fixed_crops, read_images
+    from pipelines.exits.objects import fixed_crops
     from stages.cues.crops import object_box
+
+    crops, chosen = settings.crops, settings.propagation
+    device = next(extractor.parameters()).device
+    views, boxes, windows = fixed_crops(image, crops, pictures)
+    labels = np.zeros((len(views), chosen.cells, chosen.cells), np.int8)
+    scores = np.zeros(labels.shape, np.float16)
+    for start in range(0, len(views), chosen.batch_size):
+        part = slice(start, start + chosen.batch_size)
+        known = zip(image.objects[part], boxes[part], windows[part], strict=True)
+        initial = np.stack([initial_labels(item, box, window, crops.side, chosen.cells, chosen.inward)
+                            for item, box, window in known])
+        pixels = torch.from_numpy(views[part].transpose(0, 3, 1, 2).copy()).to(device)
+        similarity = extractor.similarity(pixels, torch.from_numpy(boxes[part]).to(device), chosen)
+        found, difference = retrieve_points(similarity, torch.from_numpy(initial).to(device), chosen)
+        labels[part], scores[part] = found.cpu().numpy(), difference.clamp(-1e4, 1e4).cpu().numpy()
+    own = np.array([object_box(item) for item in image.objects], np.float64).reshape(-1, 4)
+    categories = np.array([item["category_id"] for item in image.objects], np.int64)
+    return {"labels": labels, "scores": scores, "windows": np.array(windows, np.int32).reshape(-1, 4), "boxes": own,
+            "categories": categories}
+
+
+def summary(labels: list[Any]) -> dict[str, Any]:
+    """How much was retrieved, from the label maps (K, N, N) of all images."""
+    import numpy as np
+
+    counts = np.array([sum(int((part == value).sum()) for part in labels) for value in range(-2, 3)])
+    inside = max(int(counts[1:].sum()), 1)
+    return {"objects": sum(len(part) for part in labels),
+            "objects_without_retrieved_points": sum(int((np.abs(part) != 1).all((1, 2)).sum()) for part in labels),
+            "share_inside_boxes": {"pseudo_foreground": round(100 * int(counts[3]) / inside, 3),
+                                   "pseudo_background": round(100 * int(counts[1]) / inside, 3)}}
+
+
+def main(params: Path) -> None:
+    """Image by image; the objects of an image in batches."""
+    settings = load_settings(params, runtime=RuntimeSettings, exits=ExitsSettings)
+    from pipelines.exits.objects import Pictures, read_images
     from stages.runtime import devices
 
-    crops, chosen = settings.exits.crops, settings.exits.propagation
-    device = devices.resolve(settings.runtime.device)
-    images, _ = read_images(layout.WEAK["train"])
-    with Work("exits-propagate", [EXTRACTOR / "weights.pt", layout.IMAGES, layout.WEAK["train"]],
-              [crops, settings.exits.extractor, chosen]) as work:
-        folder = work.subfolder("points")
-        extractor = load_extractor(settings.exits, device)
-        counts = np.zeros(5, np.int64)
-        without = 0
-        for image in progress(images, len(images), "points"):
-            path = folder / f"{image.key}.npz"
-            if not path.exists():
-                views, boxes, windows = fixed_crops(image, crops, pictures := Pictures())
-                labels = np.zeros((len(views), chosen.cells, chosen.cells), np.int8)
-                for start in range(0, len(views), chosen.batch_size):
-                    part = slice(start, start + chosen.batch_size)
-                    known = zip(image.objects[part], boxes[part], windows[part], strict=True)
-                    initial = [initial_labels(item, box, window, crops.side, chosen.cells, chosen.inward)
-                               for item, box, window in known]
-                    pixels = torch.from_numpy(views[part].transpose(0, 3, 1, 2).copy()).to(device)
-                    similarity = extractor.similarity(pixels, torch.from_numpy(boxes[part]).to(device), chosen)
-                    found = retrieve_points(similarity, torch.from_numpy(np.stack(initial)).to(device), chosen)
-                    labels[part] = found.cpu().numpy()
-                own = np.array([object_box(item) for item in image.objects], np.float64).reshape(-1, 4)
-                categories = np.array([item["category_id"] for item in image.objects], np.int64)
-                write_npz(path, labels=labels, windows=np.array(windows, np.int32).reshape(-1, 4), boxes=own,
-                          categories=categories)
-            else:
-                labels = read_npz(path)["labels"]
-            counts += [int((labels == value).sum()) for value in range(-2, 3)]
-            without += int((np.abs(labels) != 1).all((1, 2)).sum())
-        objects = sum(len(image.objects) for image in images)
-        inside = int(counts[1:].sum())
-        write_json(work.path("exits_points.json"), {
-            "objects": objects, "objects_without_retrieved_points": without,
-            "share_inside_boxes": {"pseudo_foreground": round(100 * counts[3] / max(inside, 1), 3),
-                                   "pseudo_background": round(100 * counts[1] / max(inside, 1), 3)}}, indent=2)
+    chosen = settings.exits
+    with Work("exits-propagate", [EXTRACTOR / "weights.pt", layout.IMAGES, *layout.WEAK.values()],
+              [chosen.crops, chosen.extractor, chosen.propagation]) as work:
+        extractor = load_extractor(chosen, devices.resolve(settings.runtime.device))
+        pictures, found = Pictures(), {}
+        for split, path in layout.WEAK.items():
+            folder = work.subfolder(f"points/{split}")
+            images, _ = read_images(path)
+            found[split] = []
+            for image in progress(images, len(images), f"points of {split}"):
+                file = folder / f"{image.key}.npz"
+                if not file.exists():
+                    write_npz(file, **propagate_image(image, extractor, chosen, pictures))
+                found[split].append(read_npz(file)["labels"])
+        figures = {split: summary(labels) for split, labels in found.items()}
+        write_json(work.path("exits_points.json"), figures, indent=2)
         work.publish({"points": POINTS, "exits_points.json": layout.METRICS / "exits_points.json"})
 
 

@@ -12,7 +12,7 @@ from pipelines.exits.losses import drop_points
 from pipelines.exits.objects import Image, Pictures, random_window
 from pipelines.exits.settings import CropSettings
 from stages.cues.augment import jitter
-from stages.cues.crops import box_in_crop, cells_in_box, cut, object_box, sample_cells
+from stages.cues.crops import Window, box_in_crop, cells_in_box, cut, object_box, sample_cells, sample_map
 from stages.labels.points import BACKGROUND, PSEUDO_FOREGROUND, UNLABELLED
 from stages.runtime.files import read_npz
 
@@ -40,19 +40,20 @@ class RandomCrops:
 
     def sample(self, index: int, generator: np.random.Generator) -> dict[str, Any]:
         """``image`` (3, side, side) uint8, ``box`` (4,) xyxy in its pixels, ``inside`` (m, m) float and, with points,
-        ``labels`` (N, N) int8."""
+        ``labels`` (N, N) int8 and ``scores`` (N, N) float."""
         image, which = self.objects[index]
         settings, box = self.settings, object_box(image.objects[which])
         window = random_window(image, which, settings, generator)
         view = cut(self.pictures[image.entry["file_name"]], window, settings.side)
         place = box_in_crop(box, window, settings.side)
-        labels = None
+        labels = scores = None
         if self.points is not None:
-            labels = self._labels(image, which, window, place)
+            labels, scores = self._labels(image, which, window, place)
         if settings.flip and generator.random() < 0.5:
             view = view[:, ::-1]
             place = np.array([settings.side - place[2], place[1], settings.side - place[0], place[3]])
             labels = None if labels is None else labels[:, ::-1]
+            scores = None if scores is None else scores[:, ::-1]
         if settings.jitter > 0:
             view = jitter(view, generator, settings.jitter)
         sample = {"image": torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))),
@@ -61,17 +62,21 @@ class RandomCrops:
         if labels is not None:
             draws = torch.from_numpy(generator.random(labels.shape))
             sample["labels"] = drop_points(torch.from_numpy(labels.copy()), self.dropout, draws)
+        if scores is not None:
+            sample["scores"] = torch.from_numpy(scores.copy())
         return sample
 
-    def _labels(self, image: Image, which: int, window: tuple[int, int, int, int], box: np.ndarray) -> np.ndarray:
-        """The retrieved points, brought from the crop in which they were found to this one."""
+    def _labels(self, image: Image, which: int, window: Window, box: np.ndarray) -> \
+            tuple[np.ndarray, np.ndarray | None]:
+        """Retrieved points and their scores, brought from the crop in which they were found to this one."""
         assert self.points is not None
         found = read_npz(self.points / f"{image.key}.npz")
         cells = found["labels"].shape[-1]
-        source = tuple(int(value) for value in found["windows"][which])
-        labels = sample_cells(found["labels"][which], (source[0], source[1], source[2], source[3]), window, cells)
+        x0, y0, x1, y1 = (int(value) for value in found["windows"][which])
+        labels = sample_cells(found["labels"][which], (x0, y0, x1, y1), window, cells)
         # Where the crop reaches beyond the other one, and wherever the box is not, there is background for certain.
         labels[~cells_in_box(box, self.settings.side, cells)] = BACKGROUND
         if not self.pseudo:
             labels[np.abs(labels) == PSEUDO_FOREGROUND] = UNLABELLED
-        return labels
+            return labels, None
+        return labels, sample_map(found["scores"][which], (x0, y0, x1, y1), window, cells)

@@ -59,6 +59,21 @@ class EncoderSettings(Settings):
         "that are centred on the box)"))
 
 
+class GuidedEncoderSettings(EncoderSettings):
+    """The generator's encoder."""
+
+    scores: bool = Field(False, description=(
+        "show the network the propagation scores of the crop, too, in training and for every object that gets a "
+        "mask; where `points` is not `retrieved` they are 0 (pyramid; not in the paper, whose generator sees the "
+        "crop alone)"))
+
+    @model_validator(mode="after")
+    def _scores_need_a_pyramid(self) -> GuidedEncoderSettings:
+        if self.scores and self.kind != "pyramid":
+            raise ValueError("scores: only a pyramid takes propagation scores; set it to false or kind to pyramid")
+        return self
+
+
 class ExtractorSettings(Settings):
     """The similarity extractor: warmed up with the MIL loss, then frozen (section 3.2.1)."""
 
@@ -127,7 +142,7 @@ class CrfSettings(Settings):
 class GeneratorSettings(Settings):
     """The pseudo label generator and its training (section 3.2.3, appendix A and B)."""
 
-    encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
+    encoder: GuidedEncoderSettings = Field(GuidedEncoderSettings(), description="see EncoderSettings")
     mask_stride: int = Field(4, ge=1, description=(
         "crop pixels per pixel of the mask that is learnt [px] (app. A: 1; memory makes it 4)"))
     points: Literal["none", "extreme", "retrieved"] = Field("retrieved", description=(
@@ -163,6 +178,8 @@ class InferenceSettings(Settings):
         "which network makes the masks (not in the paper)"))
     flip: bool = Field(False, description="average with the mirrored crop (not in the paper)")
     batch_size: int = Field(8, ge=1, description="crops at a time (not in the paper)")
+    crf: CrfSettings = Field(CrfSettings(iterations=0), description=(
+        "mean-field refinement at the crop's resolution; its widths are in crop pixels (not in the paper)"))
 
 
 class SynthesisSettings(Settings):

@@ -63,20 +63,21 @@ def main(params: Path) -> None:
         rate = chosen.learning_rate * chosen.batch_size
         optimizer = training.make_optimizer("adamw", student.groups(rate, chosen.encoder_factor), rate,
                                             chosen.weight_decay)
-        samples = RandomCrops(objects, crops, student.mask_cells, points=None if chosen.points == "none" else POINTS,
-                              dropout=chosen.dropout, pseudo=chosen.points == "retrieved")
+        samples = RandomCrops(objects, crops, student.mask_cells, dropout=chosen.dropout,
+                              points=None if chosen.points == "none" else POINTS / "train",
+                              pseudo=chosen.points == "retrieved")
         batch_size = min(chosen.batch_size, len(objects))
         steps = chosen.epochs * training.steps_per_epoch(len(objects), batch_size)
 
         def losses(network: Any, batch: dict[str, Any]) -> dict[str, Any]:
-            images, boxes, inside = batch["image"], batch["box"], batch["inside"]
-            masks = network(images, boxes)
+            images, boxes, inside, scores = batch["image"], batch["box"], batch["inside"], batch.get("scores")
+            masks = network(images, boxes, scores)
             labels = batch.get("labels", torch.zeros_like(inside, dtype=torch.int8))
             point, mil = overall_loss(masks, labels, inside, chosen.mil_weight)
             terms = {"point": chosen.point_weight * point, "mil": chosen.point_weight * mil}
             if chosen.crf_weight > 0:
                 with torch.no_grad():
-                    average = (masks.detach() + teacher(images, boxes)) / 2
+                    average = (masks.detach() + teacher(images, boxes, scores)) / 2
                     target = refined(average, images, inside, chosen.crf)
                 ramp = min(1.0, int(teacher.steps) / max(chosen.crf_start * steps, 1))
                 terms["crf"] = chosen.crf_weight * ramp * dice(masks, target).mean()

@@ -99,6 +99,20 @@ def paste(values: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarr
     return whole
 
 
+def sample_map(values: np.ndarray, source: Window, target: Window, cells: int) -> np.ndarray:
+    """A map (n, n) float over one window, read bilinearly at the centres of the cells of another: (cells, cells)
+    float32; beyond the source's border its nearest cell counts."""
+    import cv2
+
+    places = []
+    for low, high, start, end, count in ((target[0], target[2], source[0], source[2], values.shape[1]),
+                                         (target[1], target[3], source[1], source[3], values.shape[0])):
+        at = low + (np.arange(cells) + 0.5) * (high - low) / cells
+        places.append(((at - start) * count / (end - start) - 0.5).astype(np.float32))
+    columns, rows = np.meshgrid(*places)
+    return cv2.remap(np.asarray(values, np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 def sample_cells(labels: np.ndarray, source: Window, target: Window, cells: int) -> np.ndarray:
     """A label map (n, n) over one window, read at the centres of the cells of another: (cells, cells), -1 outside."""
     found = np.full((cells, cells), -1, labels.dtype)

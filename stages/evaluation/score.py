@@ -47,8 +47,8 @@ def score_files(labels: dict[str, Path], data: Path, settings: Any, runtime: Any
             continue
         folder = data / "semantic" if covers(data / "semantic", truth.images) else None
         splits[split] = measure(truth, found, settings, settings.min_score, runtime, folder)
-        if split == "train" and (data / "points").exists():
-            splits[split]["points"] = measure_points(data / "points", truth.images, truth.annotations)
+        if (data / "points" / split).exists():
+            splits[split]["points"] = measure_points(data / "points" / split, truth.images, truth.annotations)
     if not splits:
         return {"available": 0, "reason": reasons["train"]}
     return {"available": 1, **splits, **{f"{split}_reason": reason for split, reason in reasons.items()}}

@@ -72,21 +72,23 @@ def converged_scores(transition: Tensor, sources: Tensor, beta: float) -> Tensor
     return torch.linalg.solve(system, (1 - beta) * sources.transpose(1, 2)).transpose(1, 2)
 
 
-def retrieve(foreground_score: Tensor, background_score: Tensor, candidates: Tensor, foreground: float,
-             background: float) -> tuple[Tensor, Tensor]:
+def score_difference(foreground_score: Tensor, background_score: Tensor) -> Tensor:
+    """What eq. 5 compares with its thresholds, in units of 1 / P, the score of a point when all are equal: scores
+    shrink as points get more, so that the paper's 1e-3 and -1e-4, for 32 x 32 points, are 1.024 and -0.1024. (B, P)."""
+    return (foreground_score - background_score) * foreground_score.shape[-1]
+
+
+def retrieve(difference: Tensor, candidates: Tensor, foreground: float, background: float) -> tuple[Tensor, Tensor]:
     """Pseudo foreground and background points (eq. 5).
 
     Args:
-        foreground_score, background_score: (B, P) of eq. 3 and 4.
+        difference: (B, P) of ``score_difference``.
         candidates: (B, P) bool, the unlabelled points inside the box.
-        foreground, background: thresholds of the difference of the scores in units of 1 / P, the score of a point
-            when all are equal: scores shrink as points get more, so that the paper's 1e-3 and -1e-4, for 32 x 32
-            points, are 1.024 and -0.1024.
+        foreground, background: thresholds in the same units.
 
     Returns:
         Two (B, P) bool.
     """
-    difference = (foreground_score - background_score) * foreground_score.shape[-1]
     return candidates & (difference >= foreground), candidates & (difference <= background)
 
 

@@ -13,6 +13,7 @@ from stages.cues.crops import (
     paste,
     points_in_crop,
     sample_cells,
+    sample_map,
 )
 
 
@@ -87,3 +88,14 @@ def test_sampling_a_part_and_beyond():
     labels = np.arange(16, dtype=np.int8).reshape(4, 4)
     part = sample_cells(labels, (0, 0, 40, 40), (20, 0, 60, 40), 4)
     assert part.tolist() == [[2, 3, -1, -1], [6, 7, -1, -1], [10, 11, -1, -1], [14, 15, -1, -1]]
+
+
+def test_a_map_that_is_linear_stays_so_in_any_window():
+    """Values that are the places themselves: reading them elsewhere gives those places, up to the border's."""
+    source, target = (10, 20, 42, 36), (18, 24, 34, 34)
+    columns = source[0] + (np.arange(32) + 0.5) * 32 / 32
+    values = np.repeat(columns[None], 32, 0)
+    found = sample_map(values, source, target, 8)
+    np.testing.assert_allclose(found, np.repeat((target[0] + (np.arange(8) + 0.5) * 2)[None], 8, 0), rtol=1e-6)
+    beyond = sample_map(values, source, (0, 20, 20, 36), 4)
+    assert beyond[0, 0] == columns[0]

@@ -11,6 +11,7 @@ from stages.propagation.points import (
     feature_similarity,
     propagation_scores,
     retrieve,
+    score_difference,
     seed_rows,
     sinkhorn,
     transition_matrix,
@@ -85,14 +86,14 @@ def test_thresholds_scale_with_the_number_of_points():
         foreground = torch.tensor([[3.0, 1.0, 0.5, 0.2]]).repeat_interleave(fine, 1) / (4 * fine)
         background = torch.tensor([[0.5, 0.5, 0.7, 1.2]]).repeat_interleave(fine, 1) / (4 * fine)
         chosen = torch.tensor([[True, True, True, True]]).repeat_interleave(fine, 1)
-        pair = retrieve(foreground, background, chosen, 1.024, -0.1024)
+        pair = retrieve(score_difference(foreground, background), chosen, 1.024, -0.1024)
         found.append([values[:, ::fine].tolist() for values in pair])
     assert found[0] == found[1] == [[[True, False, False, False]], [[False, False, True, True]]]
 
 
 def test_only_candidates_are_retrieved():
-    scores = torch.ones(1, 3), torch.zeros(1, 3)
-    assert not any(values.any() for values in retrieve(*scores, torch.zeros(1, 3, dtype=torch.bool), 0.5, -0.5))
+    nobody = torch.zeros(1, 3, dtype=torch.bool)
+    assert not any(values.any() for values in retrieve(torch.tensor([[3.0, 0.0, -3.0]]), nobody, 0.5, -0.5))
 
 
 def test_walk_stays_within_what_is_connected():
