@@ -15,7 +15,7 @@ from pipelines.exits.settings import EncoderSettings, PropagationSettings
 from stages.cues.attention import TokenEncoder
 from stages.cues.backbone import Backbone, resample
 from stages.cues.settings import BackboneSettings
-from stages.propagation.points import colour_similarity, feature_similarity
+from stages.propagation.points import colour_exponent, distance_exponent, feature_exponent
 from stages.runtime.errors import UserError
 
 
@@ -69,8 +69,9 @@ class Pyramid(nn.Module):
         assert features is not None
         return features
 
-    def similarity(self, images: Tensor, boxes: Tensor, cells: int, layer: int, temperature: float) -> Tensor:
-        """(B, cells^2, cells^2): likeness of the features at the cells' places, of one level or of all."""
+    def exponent(self, images: Tensor, boxes: Tensor, cells: int, layer: int, temperature: float) -> Tensor:
+        """(B, cells^2, cells^2): likeness of the features at the cells' places, of one level or of all (its logarithm).
+        """
         maps = self.body.levels(images)
         if layer > len(maps) + 1:
             raise UserError(f"exits.propagation.layer is {layer}, the pyramid has {len(maps) + 1} (the last is merged)")
@@ -83,7 +84,7 @@ class Pyramid(nn.Module):
                                            align_corners=False)
             level = level - level.mean((2, 3), keepdim=True)
             parts.append(functional.normalize(level, dim=1))
-        return feature_similarity(torch.cat(parts, dim=1).flatten(2), temperature)
+        return feature_exponent(torch.cat(parts, dim=1).flatten(2), temperature)
 
 
 def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor:
@@ -159,18 +160,20 @@ class Generator(nn.Module):
     @torch.no_grad()
     def similarity(self, images: Tensor, boxes: Tensor, settings: PropagationSettings) -> Tensor:
         """(B, N^2, N^2): attention of the chosen layer (ViT), or likeness of features (pyramid)."""
-        if self.settings.kind == "vit":
-            similarity = self.encoder.attention(images, settings.layer)
-        else:
-            similarity = self.encoder.similarity(images, boxes, settings.cells, settings.layer, settings.temperature)
-        if similarity.shape[-1] != settings.cells ** 2:
+        vit = self.settings.kind == "vit"
+        if vit and self.encoder.cells != settings.cells:
             raise UserError(f"exits.propagation.cells is {settings.cells}, the encoder has {self.encoder.cells} tokens "
                             f"along a side; make them equal")
-        if settings.locality > 0:
-            similarity = similarity * _nearness(settings.cells, settings.locality).to(similarity)
+        exponents = []
+        if not vit:
+            exponents.append(self.encoder.exponent(images, boxes, settings.cells, settings.layer, settings.temperature))
         if settings.colour > 0:
-            similarity = similarity * colour_similarity(images, settings.cells, settings.colour)
-        return similarity
+            exponents.append(colour_exponent(images, settings.cells, settings.colour))
+        if settings.locality > 0:
+            exponents.append(distance_exponent(settings.cells, settings.locality).to(images.device))
+        # A pair that nothing connects would leave rows without any similarity where there are many such pairs.
+        similarity = sum(exponents).exp().clamp(min=1e-12) if exponents else 1.0
+        return similarity * self.encoder.attention(images, settings.layer) if vit else similarity
 
     def groups(self, rate: float, encoder_factor: float) -> list[dict[str, Any]]:
         """Parameter groups: what was pretrained learns ``encoder_factor`` times as fast."""
@@ -214,13 +217,6 @@ class Teacher(nn.Module):
         for mean, value in zip(self.network.buffers(), student.buffers(), strict=True):
             mean.copy_(value)
         self.steps += 1
-
-
-def _nearness(cells: int, reach: float) -> Tensor:
-    """(cells^2, cells^2): exp(-d^2 / reach^2) of the distance of two cells as a share of the crop's side."""
-    at = (torch.arange(cells) + 0.5) / cells
-    squares = (at[:, None] - at[None, :]).square()
-    return (-(squares[:, None, :, None] + squares[None, :, None, :]) / reach ** 2).exp().reshape(cells ** 2, cells ** 2)
 
 
 def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride: int, device: torch.device,

@@ -108,7 +108,7 @@ class PropagationSettings(Settings):
     colour: float = Field(0.0, ge=0, description=(
         "similarity falls off with the difference of two points' mean colours in CIELAB, to 1 / e at this share of "
         "the range of lightness; 0 = it does not (not in the paper)"))
-    sinkhorn: int = Field(20, ge=1, description="iterations of Sinkhorn-Knopp (not in the paper)")
+    sinkhorn: int = Field(10, ge=1, description="iterations of Sinkhorn-Knopp (not in the paper)")
     hops: int = Field(3, ge=0, description="alpha; 0 = until it converges (eq. a2) (sec. 4.1: 3)")
     beta: float = Field(0.25, gt=0, lt=1, description="share that walks on, where hops is 0 (app. C: 0.25)")
     inward: float = Field(12 / 512, ge=0, lt=0.5, description=(

@@ -92,23 +92,23 @@ def retrieve(difference: Tensor, candidates: Tensor, foreground: float, backgrou
     return candidates & (difference >= foreground), candidates & (difference <= background)
 
 
-def feature_similarity(features: Tensor, temperature: float) -> Tensor:
-    """Similarity of points by their features, for encoders without attention: exp((cosine - 1) / temperature).
+def feature_exponent(features: Tensor, temperature: float) -> Tensor:
+    """Logarithm of the similarity of points by their features, for encoders without attention: (cosine - 1) / T.
 
     Args:
         features: (B, D, P).
-        temperature: difference of cosines at which similarity falls to 1 / e.
+        temperature: T, the difference of cosines at which similarity falls to 1 / e.
 
     Returns:
-        (B, P, P), symmetric, positive, 1 on the diagonal.
+        (B, P, P), symmetric, at most 0, which it is on the diagonal. Similarities of several kinds are multiplied by
+        adding their exponents: one exponential per pair of points costs as much as all the rest.
     """
-    directions = torch.nn.functional.normalize(features.float(), dim=1)
-    cosine = directions.transpose(1, 2) @ directions
-    return ((cosine - 1) / temperature).exp()
+    directions = torch.nn.functional.normalize(features.float(), dim=1) * temperature ** -0.5
+    return directions.transpose(1, 2) @ directions - 1 / temperature
 
 
-def colour_similarity(images: Tensor, cells: int, deviation: float) -> Tensor:
-    """Similarity of cells by their mean colours: exp(-(difference / deviation)^2) in CIELAB.
+def colour_exponent(images: Tensor, cells: int, deviation: float) -> Tensor:
+    """Logarithm of the similarity of cells by their mean colours: -(difference / deviation)^2 in CIELAB.
 
     Args:
         images: (B, 3, H, W) RGB, uint8 or float in 0..1.
@@ -116,13 +116,20 @@ def colour_similarity(images: Tensor, cells: int, deviation: float) -> Tensor:
         deviation: difference at which similarity falls to 1 / e, as a share of the range of lightness (100).
 
     Returns:
-        (B, cells^2, cells^2), symmetric, 1 on the diagonal.
+        (B, cells^2, cells^2), symmetric, 0 on the diagonal.
     """
     values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    lab = cielab(torch.nn.functional.adaptive_avg_pool2d(values, cells)).flatten(2) / 100
+    lab = cielab(torch.nn.functional.adaptive_avg_pool2d(values, cells)).flatten(2) / (100 * deviation)
     squares = lab.square().sum(1)
-    differences = squares[:, :, None] + squares[:, None, :] - 2 * lab.transpose(1, 2) @ lab
-    return (-differences.clamp(min=0) / deviation ** 2).exp()
+    return (2 * lab.transpose(1, 2) @ lab - squares[:, :, None] - squares[:, None, :]).clamp(max=0)
+
+
+def distance_exponent(cells: int, reach: float) -> Tensor:
+    """Logarithm of the similarity of cells by their distance: -(d / reach)^2, d and reach as shares of the crop's side.
+    (cells^2, cells^2)."""
+    at = (torch.arange(cells) + 0.5) / (cells * reach)
+    squares = (at[:, None] - at[None, :]).square()
+    return -(squares[:, None, :, None] + squares[None, :, None, :]).reshape(cells ** 2, cells ** 2)
 
 
 def cielab(rgb: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import torch
 
 from stages.propagation.points import (
     cielab,
-    colour_similarity,
+    colour_exponent,
     converged_scores,
-    feature_similarity,
+    distance_exponent,
+    feature_exponent,
     propagation_scores,
     retrieve,
     score_difference,
@@ -107,7 +108,7 @@ def test_walk_stays_within_what_is_connected():
 
 def test_features_of_one_direction_are_equal():
     features = torch.tensor([[1.0, 5.0, 0.0], [0.0, 0.0, 2.0]])[None]
-    similarity = feature_similarity(features, 0.5)[0]
+    similarity = feature_exponent(features, 0.5)[0].exp()
     expected = np.exp((np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]]) - 1) / 0.5)
     np.testing.assert_allclose(similarity.numpy(), expected, rtol=1e-6)
 
@@ -127,5 +128,13 @@ def test_colour_similarity_compares_the_means_of_cells():
     means = image.reshape(3, 4, 3, 4, 3).mean((1, 3)) / 255
     colours = rgb2lab(means).reshape(9, 3) / 100
     expected = np.exp(-((colours[:, None] - colours[None]) ** 2).sum(-1) / 0.2**2)
-    ours = colour_similarity(torch.from_numpy(image.transpose(2, 0, 1).copy())[None], 3, 0.2)[0]
+    ours = colour_exponent(torch.from_numpy(image.transpose(2, 0, 1).copy())[None], 3, 0.2)[0].exp()
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-3)
+
+
+def test_distances_of_cells():
+    found = distance_exponent(3, 0.5)
+    for one in range(9):
+        for other in range(9):
+            down, across = one // 3 - other // 3, one % 3 - other % 3
+            assert found[one, other].item() == pytest.approx(-(down**2 + across**2) / 9 / 0.25, abs=1e-6)
