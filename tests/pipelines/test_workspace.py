@@ -124,14 +124,14 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
     found = photos.run("irnet", root, str(weights), workspace.ROOT / "pipelines/presets/photos.yaml", {"seed": 7})
 
     assert [(params["irnet"]["synthesis"].get("scores"), target) for params, target in recorded.runs] == [
-        ("cam", "score"), (None, "report")], "the chain itself comes last, so that the workspace is left with it"
+        ("cam", "score"), (None, "score"), (None, "report")], "the chain comes last: the workspace is left with it"
     for params, _ in recorded.runs:
         assert params["irnet"]["classifier"]["backbone"]["weights"] == str(weights)
         assert params["dataset"]["root"] == str(root)
     assert found["labels_train_cam"] == {"ap50": 1.0}
-    assert found["labels_train"] == {"ap50": 3.0}
+    assert found["labels_train_displacement"] == found["labels_train"] == {"ap50": 3.0}
     assert found["detector_val"] == {"ap50": 2.0}
-    assert found["all"] == {"seconds": 4.0}
+    assert found["all"] == {"seconds": 6.0}
     settings = found["run"]["settings"]
     assert settings["irnet"]["classifier"]["backbone"]["weights"] == "net.pth"
     assert settings["detector"]["torchvision"]["weights"] == "net.pth"
