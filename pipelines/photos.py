@@ -46,11 +46,11 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: dic
                         f"(allowed: {', '.join(METHODS)})")
     params = changed(with_method(read_yaml(preset), method), {"dataset.root": str(root.resolve()), **changes})
     shown = changed(params, {"dataset.root": root.name})
-    if weights is not None:
-        file = Path(weights)
-        if not file.is_file():
-            raise UserError(f"WEIGHTS={weights}: no such file")
-        params, shown = _with_weights(params, str(file.resolve())), _with_weights(shown, file.name)
+    file = Path(weights) if weights is not None else None
+    if file is not None and not file.is_file():
+        raise UserError(f"WEIGHTS={weights}: no such file")
+    params = _with_weights(params, str(file.resolve()) if file else "imagenet")
+    shown = _with_weights(shown, file.name if file else "imagenet")
     plan = ROOT / "pipelines" / method / "photos.yaml"
     rows = read_yaml(plan)["rows"] if plan.exists() else {}
     workspace = Workspace(f"photos-{method}")
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", help="folder below pipelines/")
     parser.add_argument("root", type=Path, help="folder with instances_train.json, instances_val.json and images/")
-    parser.add_argument("--weights", help="file that takes the place of FILE in the preset")
+    parser.add_argument("--weights", help="file that takes the place of FILE in the preset; without it timm downloads what it has")
     parser.add_argument("--preset", type=Path, default=ROOT / "pipelines/presets/photos.yaml")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     arguments = parser.parse_args()

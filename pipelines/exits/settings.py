@@ -96,7 +96,7 @@ class ExtractorSettings(Settings):
 class PropagationSettings(Settings):
     """Retrieval of points (sections 3.2.1 and 3.2.2)."""
 
-    cells: int = Field(32, ge=2, description="points along a side, N [points] (512 px crops in patches of 16)")
+    cells: int = Field(32, ge=2, description="points along a side, N [points] (sec. 4.1: 512 px in patches of 16)")
     layer: int = Field(10, ge=0, description=(
         "layer whose attention is the similarity, from 1 (sec. 4.1: 10); 0 = the mean over all layers (table a1); "
         "for a pyramid the backbone's level from fine to coarse, and last the merged features; 0 = all levels side "

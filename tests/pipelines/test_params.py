@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from pipelines.settings import METHODS, SECTIONS, SUPERVISION, load_params
+from pipelines.settings import METHODS, SECTIONS, SUPERVISION, load_params, with_method
 from pipelines.workspace import changed
 from stages.runtime.errors import UserError
 from stages.runtime.settings import Settings, read_yaml
@@ -38,7 +38,7 @@ FIELDS = sorted((f"{model.__name__}.{name}", field.description, bool(_models(fie
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_preset_parses_for_every_method(tmp_path, preset, method):
-    kinds = sorted({sorted(group)[0] for group in SUPERVISION[method]}) or ["tags"]
+    kinds = sorted({group[0] for group in SUPERVISION[method]}) or ["tags"]
     params = changed({**read_yaml(preset), "method": method}, {"annotations.kinds": kinds})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     settings = load_params(tmp_path / "params.yaml")
@@ -117,3 +117,13 @@ def test_mistakes_are_sentences(message):
 
 def test_a_mistake_in_a_method_that_is_not_chosen_is_one_too(message):
     assert "irnet.network.radius" in message({"method": "masks", "irnet.network.radius": -1})
+
+
+def test_another_method_comes_with_the_labels_that_it_is_made_for():
+    params = read_yaml(SHAPES)
+    assert with_method(params, "irnet") == {**params, "method": "irnet"}
+    assert with_method(params, "exits")["annotations"] == {**params["annotations"], "kinds": ["extreme_points"]}
+    boxes = {**params, "annotations": {"kinds": ["boxes"]}}
+    assert with_method(boxes, "exits")["annotations"]["kinds"] == ["boxes"]
+    assert with_method(params, "masks")["annotations"] == params["annotations"]
+    assert params["method"] == "irnet"

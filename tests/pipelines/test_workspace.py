@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipelines import ablation, photos, workspace
-from pipelines.settings import METHODS, load_params
+from pipelines.settings import METHODS, load_params, with_method
 from pipelines.workspace import changed, look_up
 from stages.runtime.errors import UserError
 from stages.runtime.settings import read_yaml
@@ -149,7 +149,7 @@ def test_rows_change_settings_that_exist(tmp_path, path):
     assert path.parent.name in METHODS
     preset = read_yaml(workspace.ROOT / "pipelines/presets" / {"ablation": "shapes.yaml"}.get(path.stem, "photos.yaml"))
     for row in read_yaml(path)["rows"].values():
-        params = changed({**preset, "method": path.parent.name}, row.get("set", {}))
+        params = changed(with_method(preset, path.parent.name), row.get("set", {}))
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         load_params(tmp_path / "params.yaml")
 

@@ -31,4 +31,7 @@ def test_by_size_and_separated():
     assert sizes["small"] == {"objects": 2, "mean_iou": 0.25, "recall50": 0.5}
     assert sizes["medium"] == {"objects": 1, "mean_iou": 0.0, "recall50": 0.0}
     assert sizes["large"] == {"objects": 1, "mean_iou": 1.0, "recall50": 1.0}
-    assert coverage_of_separated(matches, truth) == {"objects": 1, "mean_iou": 0.5, "recall50": 1.0}
+    assert sizes["medium_and_large"] == {"objects": 2, "mean_iou": 0.5, "recall50": 0.5}
+    parts = {"objects": 1, "mean_iou": 0.5, "recall50": 1.0}
+    assert coverage_of_separated(matches, truth, 1024) == {**parts, "medium_and_large": {"objects": 0}}
+    assert coverage_of_separated(matches, truth, 50) == {**parts, "medium_and_large": parts}
