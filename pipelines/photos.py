@@ -88,7 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", help="folder below pipelines/")
     parser.add_argument("root", type=Path, help="folder with instances_train.json, instances_val.json and images/")
-    parser.add_argument("--weights", help="file that takes the place of FILE in the preset; without it timm downloads what it has")
+    parser.add_argument("--weights", help="file that takes the place of FILE in the preset (default: what timm "
+                                          "downloads)")
     parser.add_argument("--preset", type=Path, default=ROOT / "pipelines/presets/photos.yaml")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     arguments = parser.parse_args()

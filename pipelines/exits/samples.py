@@ -27,12 +27,14 @@ class RandomCrops:
         points: folder of the retrieved points, if they are wanted.
         dropout: share of the retrieved points that an epoch leaves out.
         pseudo: whether the retrieved points are labels, or only those that are given.
+        hide_scores: share of the samples whose scores are 0.
     """
 
     def __init__(self, objects: list[tuple[Image, int]], settings: CropSettings, mask_cells: int,
-                 points: Path | None = None, dropout: float = 0.0, pseudo: bool = True) -> None:
+                 points: Path | None = None, dropout: float = 0.0, pseudo: bool = True,
+                 hide_scores: float = 0.0) -> None:
         self.objects, self.settings, self.mask_cells = objects, settings, mask_cells
-        self.points, self.dropout, self.pseudo = points, dropout, pseudo
+        self.points, self.dropout, self.pseudo, self.hide_scores = points, dropout, pseudo, hide_scores
         self.pictures = Pictures()
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class RandomCrops:
             draws = torch.from_numpy(generator.random(labels.shape))
             sample["labels"] = drop_points(torch.from_numpy(labels.copy()), self.dropout, draws)
         if scores is not None:
-            sample["scores"] = torch.from_numpy(scores.copy())
+            sample["scores"] = torch.from_numpy(scores * np.float32(generator.random() >= self.hide_scores))
         return sample
 
     def _labels(self, image: Image, which: int, window: Window, box: np.ndarray) -> \

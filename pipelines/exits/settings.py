@@ -150,6 +150,9 @@ class GeneratorSettings(Settings):
         "points outside the box (second row), retrieved = all"))
     dropout: float = Field(0.9, ge=0, lt=1, description=(
         "share of the retrieved points left out in each epoch (sec. 4.1: 0.9)"))
+    hide_scores: float = Field(0.0, ge=0, lt=1, description=(
+        "share of the training crops in which a guided encoder is not shown the scores, so that it learns to see by "
+        "itself (pyramid; not in the paper)"))
     mil_weight: float = Field(10.0, ge=0, description="lambda_mil (app. B: 10)")
     point_weight: float = Field(0.05, ge=0, description="lambda_point (app. B: VOC 0.05, COCO and LVIS 0.5)")
     crf_weight: float = Field(0.5, ge=0, description="lambda_crf (app. B: 0.5)")

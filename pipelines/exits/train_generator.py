@@ -65,7 +65,7 @@ def main(params: Path) -> None:
                                             chosen.weight_decay)
         samples = RandomCrops(objects, crops, student.mask_cells, dropout=chosen.dropout,
                               points=None if chosen.points == "none" else POINTS / "train",
-                              pseudo=chosen.points == "retrieved")
+                              pseudo=chosen.points == "retrieved", hide_scores=chosen.hide_scores)
         batch_size = min(chosen.batch_size, len(objects))
         steps = chosen.epochs * training.steps_per_epoch(len(objects), batch_size)
 
