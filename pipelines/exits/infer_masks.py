@@ -95,8 +95,13 @@ def main(params: Path) -> None:
                 found = np.zeros((len(views), cells, cells), np.uint8)
                 for start in range(0, len(views), chosen.batch_size):
                     part = slice(start, start + chosen.batch_size)
-                    masks = predict(network, views[part], boxes[part], None if scores is None else scores[part],
-                                    chosen.flip)
+                    masks = 0.0
+                    if scores is not None and chosen.unguided < 1:
+                        masks = (1 - chosen.unguided) * predict(network, views[part], boxes[part], scores[part],
+                                                                chosen.flip)
+                    if scores is None or chosen.unguided > 0:
+                        share = 1.0 if scores is None else chosen.unguided
+                        masks = masks + share * predict(network, views[part], boxes[part], None, chosen.flip)
                     if chosen.crf.iterations:
                         masks = refine(masks, views[part], boxes[part], chosen.crf)
                     found[part] = np.rint(255 * masks.cpu().numpy())

@@ -42,7 +42,7 @@ class RandomCrops:
 
     def sample(self, index: int, generator: np.random.Generator) -> dict[str, Any]:
         """``image`` (3, side, side) uint8, ``box`` (4,) xyxy in its pixels, ``inside`` (m, m) float and, with points,
-        ``labels`` (N, N) int8 and ``scores`` (N, N) float."""
+        ``labels`` (N, N) int8, ``likely`` (N, N) float, the propagation scores, and ``scores``, those that are shown."""
         image, which = self.objects[index]
         settings, box = self.settings, object_box(image.objects[which])
         window = random_window(image, which, settings, generator)
@@ -65,6 +65,7 @@ class RandomCrops:
             draws = torch.from_numpy(generator.random(labels.shape))
             sample["labels"] = drop_points(torch.from_numpy(labels.copy()), self.dropout, draws)
         if scores is not None:
+            sample["likely"] = torch.from_numpy(scores.copy())
             sample["scores"] = torch.from_numpy(scores * np.float32(generator.random() >= self.hide_scores))
         return sample
 

@@ -156,6 +156,9 @@ class GeneratorSettings(Settings):
     mil_weight: float = Field(10.0, ge=0, description="lambda_mil (app. B: 10)")
     point_weight: float = Field(0.05, ge=0, description="lambda_point (app. B: VOC 0.05, COCO and LVIS 0.5)")
     crf_weight: float = Field(0.5, ge=0, description="lambda_crf (app. B: 0.5)")
+    crf_scores: float = Field(0.0, ge=0, le=1, description=(
+        "share of the propagation scores, as probabilities, in the prediction that the CRF refines (not in the paper: "
+        "0, where the networks' predictions alone are refined)"))
     crf_start: float = Field(0.1, ge=0, le=1, description=(
         "share of the training over which the weight of the CRF loss rises from 0 (not in the paper; published code "
         "of MAL: 4000 steps)"))
@@ -180,6 +183,9 @@ class InferenceSettings(Settings):
     network: Literal["teacher", "student"] = Field("teacher", description=(
         "which network makes the masks (not in the paper)"))
     flip: bool = Field(False, description="average with the mirrored crop (not in the paper)")
+    unguided: float = Field(0.0, ge=0, le=1, description=(
+        "share, in a guided encoder's prediction, of the one that it makes without the scores; only useful after "
+        "training with `hide_scores` (pyramid; not in the paper)"))
     batch_size: int = Field(8, ge=1, description="crops at a time (not in the paper)")
     crf: CrfSettings = Field(CrfSettings(iterations=0), description=(
         "mean-field refinement at the crop's resolution; its widths are in crop pixels (not in the paper)"))

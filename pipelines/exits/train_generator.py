@@ -40,6 +40,13 @@ def refined(masks: Any, images: Any, inside: Any, settings: CrfSettings) -> Any:
         bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight)
 
 
+def as_probability(scores: Any, size: tuple[int, int]) -> Any:
+    """Propagation scores (B, N, N) in units of 1 / N^2, positive for foreground, as probabilities (B, *size)."""
+    from torch.nn import functional
+
+    return functional.interpolate(scores[:, None].sigmoid(), size, mode="bilinear", align_corners=False)[:, 0]
+
+
 def main(params: Path) -> None:
     """Train student and teacher, publish both."""
     settings = load_settings(params, seed=int, runtime=RuntimeSettings, exits=ExitsSettings)
@@ -78,6 +85,8 @@ def main(params: Path) -> None:
             if chosen.crf_weight > 0:
                 with torch.no_grad():
                     average = (masks.detach() + teacher(images, boxes, scores)) / 2
+                    if chosen.crf_scores > 0 and "likely" in batch:
+                        average.lerp_(as_probability(batch["likely"], average.shape[-2:]), chosen.crf_scores)
                     target = refined(average, images, inside, chosen.crf)
                 ramp = min(1.0, int(teacher.steps) / max(chosen.crf_start * steps, 1))
                 terms["crf"] = chosen.crf_weight * ramp * dice(masks, target).mean()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.settings import with_method
 from pipelines.workspace import ROOT, changed
 from stages.runtime.settings import read_yaml
 
@@ -24,25 +25,34 @@ SMALL = {
     "dataset.shapes": {"train": 48, "val": 12, "width": 96, "height": 80},
     "runtime.checkpoint_seconds": 0.5, "runtime.workers": 2,
     "irnet.classifier.epochs": 12, "irnet.network.epochs": 8, "detector.train.steps": 60,
+    "exits.extractor.epochs": 6, "exits.generator.epochs": 6,
 }
 # Where unfinished work shows that a stage is in the middle, as a pattern below .work.
 MIDDLE = {
-    "prepare": "prepare-*/**/*.json",
-    "train_classifier": "irnet-train_classifier-*/checkpoint.pt",
-    "infer_cams": "irnet-infer_cams-*/cams/*.npz",
-    "mine_relations": "irnet-mine_relations-*/relations/*.npz",
-    "train_irnet": "irnet-train_irnet-*/checkpoint.pt",
-    "propagate": "irnet-propagate-*/propagated/*.npz",
-    "train": "train-*/*",
-    "predict": "predict-*/images/*.json",
+    "irnet": {
+        "prepare": "prepare-*/**/*.json",
+        "train_classifier": "irnet-train_classifier-*/checkpoint.pt",
+        "infer_cams": "irnet-infer_cams-*/cams/*.npz",
+        "mine_relations": "irnet-mine_relations-*/relations/*.npz",
+        "train_irnet": "irnet-train_irnet-*/checkpoint.pt",
+        "propagate": "irnet-propagate-*/propagated/*.npz",
+        "train": "train-*/*",
+        "predict": "predict-*/images/*.json",
+    },
+    "exits": {
+        "train_extractor": "exits-train_extractor-*/checkpoint.pt",
+        "propagate": "exits-propagate-*/points/*/*.npz",
+        "train_generator": "exits-train_generator-*/checkpoint.pt",
+        "infer_masks": "exits-infer_masks-*/probabilities/*/*.npz",
+    },
 }
 
 
-def _workspace(folder: Path) -> Path:
+def _workspace(folder: Path, method: str) -> Path:
     folder.mkdir()
     for name in ("stages", "pipelines", "dvc.yaml"):
         subprocess.run(["cp", "-r", str(ROOT / name), str(folder)], check=True)
-    params = changed(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), SMALL)
+    params = changed(with_method(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), method), SMALL)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
     return folder
@@ -79,23 +89,25 @@ def _stage_pid(folder: Path, stage: str) -> int | None:
     return None
 
 
-def _wait_for_middle(folder: Path, stage: str, dvc: subprocess.Popen[str]) -> None:
+def _wait_for_middle(folder: Path, stage: str, pattern: str, dvc: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if any((folder / ".work").glob(MIDDLE[stage])) and _stage_pid(folder, stage):
+        if any((folder / ".work").glob(pattern)) and _stage_pid(folder, stage):
             return
         assert dvc.poll() is None, (folder / "log").read_text()[-2000:]
         time.sleep(0.02)
     raise AssertionError(f"{stage} was never seen in the middle of its work")
 
 
-def test_killed_stages_go_on_and_leave_no_orphans(tmp_path: Path) -> None:
-    plain, killed = _workspace(tmp_path / "plain"), _workspace(tmp_path / "killed")
+@pytest.mark.parametrize("method", MIDDLE)
+def test_killed_stages_go_on_and_leave_no_orphans(tmp_path: Path, method: str) -> None:
+    plain, killed = _workspace(tmp_path / "plain", method), _workspace(tmp_path / "killed", method)
     assert _start(plain).wait(900) == 0, (plain / "log").read_text()[-2000:]
 
-    for number, stage in enumerate(MIDDLE):
+    stages = MIDDLE[method]
+    for number, (stage, pattern) in enumerate(stages.items()):
         dvc = _start(killed)
-        _wait_for_middle(killed, stage, dvc)
+        _wait_for_middle(killed, stage, pattern, dvc)
         if number % 2:
             os.kill(dvc.pid, signal.SIGKILL)
         else:
@@ -115,9 +127,9 @@ def test_killed_stages_go_on_and_leave_no_orphans(tmp_path: Path) -> None:
             assert again.poll() in (None, 0), (killed / "log").read_text()[-2000:]
             time.sleep(0.05)
         assert "going on with the work" in (killed / "log").read_text(), f"{stage} began anew"
-        os.killpg(again.pid, signal.SIGKILL) if stage != "predict" else None
+        os.killpg(again.pid, signal.SIGKILL) if number < len(stages) - 1 else None
         again.wait(600)
     if again.returncode != 0:
         assert _start(killed).wait(600) == 0, (killed / "log").read_text()[-2000:]
-    for name in ("data/irnet/pseudo_labels.json", "data/irnet/predictions.json", "metrics/score.json"):
+    for name in (f"data/{method}/pseudo_labels.json", f"data/{method}/predictions.json", "metrics/score.json"):
         assert (killed / name).read_bytes() == (plain / name).read_bytes(), f"{name} differs after the kills"
