@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.exits.propagate import POINTS
-from pipelines.exits.settings import CrfSettings, ExitsSettings
+from pipelines.exits.settings import CrfSettings, ExitsSettings, InferenceSettings
 from pipelines.exits.train_generator import GENERATOR
 from stages.runtime import layout
 from stages.runtime.files import read_npz, write_npz
@@ -51,6 +51,33 @@ def predict(network: Any, crops: Any, boxes: Any, scores: Any = None, flip: bool
     return masks
 
 
+def whole_prediction(network: Any, crops: Any, boxes: Any, scores: Any, settings: InferenceSettings) -> Any:
+    """What a network and the propagation scores say together.
+
+    Args:
+        network, crops, boxes: as for ``predict``.
+        scores: (B, N, N) propagation scores, or none.
+        settings: the shares of the predictions with and without the scores, and of the scores themselves.
+
+    Returns:
+        (B, m, m) tensor of probabilities.
+    """
+    import torch
+
+    from pipelines.exits.train_generator import as_probability
+
+    unguided = settings.unguided if scores is not None and network.guided else 1.0
+    masks: Any = 0.0
+    for share, guide in ((1 - unguided, scores), (unguided, None)):
+        if share > 0:
+            masks = masks + share * predict(network, crops, boxes, guide, settings.flip)
+    if scores is not None and settings.scores > 0:
+        likely = torch.from_numpy(scores).float().to(masks.device)
+        shares = settings.scores * likely.flatten(1).any(1).to(masks)[:, None, None]  # no points: all scores are 0
+        masks = masks + shares * (as_probability(likely, masks.shape[-2:]) - masks)
+    return masks
+
+
 def refine(masks: Any, crops: Any, boxes: Any, settings: CrfSettings) -> Any:
     """Mean-field of probabilities (B, m, m) at the resolution of their crops (B, side, side, 3): (B, side, side)."""
     import numpy as np
@@ -77,7 +104,6 @@ def main(params: Path) -> None:
 
     chosen, crops = settings.exits.inference, settings.exits.crops
     generator = settings.exits.generator
-    guided = generator.encoder.scores and generator.points == "retrieved"
     with Work("exits-infer_masks", [GENERATOR / "weights.pt", POINTS, layout.IMAGES, *layout.WEAK.values()],
               [crops, generator.encoder, generator.mask_stride, generator.points, chosen]) as work:
         network = load_generator(GENERATOR / "weights.pt", generator.encoder, crops.side, generator.mask_stride,
@@ -91,17 +117,14 @@ def main(params: Path) -> None:
                 if (folder / f"{image.key}.npz").exists():
                     continue
                 views, boxes, windows = fixed_crops(image, crops, pictures)
-                scores = read_npz(POINTS / split / f"{image.key}.npz")["scores"] if guided else None
+                # Box-only and extreme points alone are rows of the paper's ablation: nothing of the walk gets into them.
+                retrieved = generator.points == "retrieved"
+                scores = read_npz(POINTS / split / f"{image.key}.npz")["scores"] if retrieved else None
                 found = np.zeros((len(views), cells, cells), np.uint8)
                 for start in range(0, len(views), chosen.batch_size):
                     part = slice(start, start + chosen.batch_size)
-                    masks = 0.0
-                    if scores is not None and chosen.unguided < 1:
-                        masks = (1 - chosen.unguided) * predict(network, views[part], boxes[part], scores[part],
-                                                                chosen.flip)
-                    if scores is None or chosen.unguided > 0:
-                        share = 1.0 if scores is None else chosen.unguided
-                        masks = masks + share * predict(network, views[part], boxes[part], None, chosen.flip)
+                    masks = whole_prediction(network, views[part], boxes[part],
+                                             None if scores is None else scores[part], chosen)
                     if chosen.crf.iterations:
                         masks = refine(masks, views[part], boxes[part], chosen.crf)
                     found[part] = np.rint(255 * masks.cpu().numpy())

@@ -146,6 +146,7 @@ class Generator(nn.Module):
         else:
             self.encoder = Pyramid(settings, mask_stride)
             stride = self.encoder.stride
+        self.guided = getattr(settings, "scores", False)
         self.decoder = Decoder(self.encoder.width, max(1, stride // mask_stride))
         self.mask_cells = side // stride * self.decoder.factor
 

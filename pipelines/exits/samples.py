@@ -42,7 +42,7 @@ class RandomCrops:
 
     def sample(self, index: int, generator: np.random.Generator) -> dict[str, Any]:
         """``image`` (3, side, side) uint8, ``box`` (4,) xyxy in its pixels, ``inside`` (m, m) float and, with points,
-        ``labels`` (N, N) int8, ``likely`` (N, N) float, the propagation scores, and ``scores``, those that are shown."""
+        ``labels`` (N, N) int8, the propagation scores ``likely`` (N, N), and ``scores``, those that are shown."""
         image, which = self.objects[index]
         settings, box = self.settings, object_box(image.objects[which])
         window = random_window(image, which, settings, generator)

@@ -186,6 +186,9 @@ class InferenceSettings(Settings):
     unguided: float = Field(0.0, ge=0, le=1, description=(
         "share, in a guided encoder's prediction, of the one that it makes without the scores; only useful after "
         "training with `hide_scores` (pyramid; not in the paper)"))
+    scores: float = Field(0.0, ge=0, le=1, description=(
+        "share of the propagation scores, as probabilities, in the masks, before the CRF if there is one; where "
+        "`generator.points` is not `retrieved`, and for objects without extreme points, it is 0 (not in the paper: 0)"))
     batch_size: int = Field(8, ge=1, description="crops at a time (not in the paper)")
     crf: CrfSettings = Field(CrfSettings(iterations=0), description=(
         "mean-field refinement at the crop's resolution; its widths are in crop pixels (not in the paper)"))
