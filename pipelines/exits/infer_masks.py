@@ -117,7 +117,7 @@ def main(params: Path) -> None:
                 if (folder / f"{image.key}.npz").exists():
                     continue
                 views, boxes, windows = fixed_crops(image, crops, pictures)
-                # Box-only and extreme points alone are rows of the paper's ablation: nothing of the walk gets into them.
+                # Box-only and extreme points alone are rows of the ablation: nothing of the walk gets into them.
                 retrieved = generator.points == "retrieved"
                 scores = read_npz(POINTS / split / f"{image.key}.npz")["scores"] if retrieved else None
                 found = np.zeros((len(views), cells, cells), np.uint8)
