@@ -25,6 +25,8 @@ def run(method: str, preset: Path, rows: list[str] | None = None) -> dict[str, A
         known = sorted(item.parent.name for item in (ROOT / "pipelines").glob("*/ablation.yaml"))
         raise UserError(f"METHOD={method}: no ablation{nearest(method, known)} (there are: {', '.join(known)})")
     plan, params = read_yaml(path), with_method(read_yaml(preset), method)
+    print(f"ablation of {method} on {preset.stem}: about {plan['minutes']} minutes on two cores, seconds once its "
+          f"networks are in the cache", flush=True)
     workspace = Workspace(f"ablation-{method}")
     found: dict[str, Any] = {}
     for name, row in plan["rows"].items():
@@ -61,8 +63,6 @@ def main() -> None:
     parser.add_argument("--preset", type=Path, default=ROOT / "pipelines/presets/shapes.yaml")
     parser.add_argument("--rows", nargs="*", help="only these rows")
     arguments = parser.parse_args()
-    print(f"ablation of {arguments.method} on {arguments.preset.stem}: about 8 minutes on two cores, seconds once its "
-          f"networks are in the cache", flush=True)
     try:
         results = run(arguments.method, arguments.preset, arguments.rows)
     except UserError as error:
