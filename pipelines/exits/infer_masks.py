@@ -64,7 +64,7 @@ def whole_prediction(network: Any, crops: Any, boxes: Any, scores: Any, settings
     """
     import torch
 
-    from pipelines.exits.train_generator import as_probability
+    from pipelines.exits.train_generator import with_scores
 
     unguided = settings.unguided if scores is not None and network.guided else 1.0
     masks: Any = 0.0
@@ -72,9 +72,7 @@ def whole_prediction(network: Any, crops: Any, boxes: Any, scores: Any, settings
         if share > 0:
             masks = masks + share * predict(network, crops, boxes, guide, settings.flip)
     if scores is not None and settings.scores > 0:
-        likely = torch.from_numpy(scores).float().to(masks.device)
-        shares = settings.scores * likely.flatten(1).any(1).to(masks)[:, None, None]  # no points: all scores are 0
-        masks = masks + shares * (as_probability(likely, masks.shape[-2:]) - masks)
+        masks = with_scores(masks, torch.from_numpy(scores).float().to(masks.device), settings.scores)
     return masks
 
 

@@ -45,7 +45,7 @@ def overall_loss(masks: Tensor, labels: Tensor, boxes: Tensor, mil_weight: float
 
     Args:
         masks: (B, m, m).
-        labels: (B, N, N).
+        labels: (B, N, N), after point dropout: where it takes all retrieved points away, none is.
         boxes: (B, m, m), 0 or 1.
         mil_weight: lambda_mil.
 

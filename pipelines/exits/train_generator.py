@@ -40,11 +40,17 @@ def refined(masks: Any, images: Any, inside: Any, settings: CrfSettings) -> Any:
         bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight)
 
 
-def as_probability(scores: Any, size: tuple[int, int]) -> Any:
-    """Propagation scores (B, N, N) in units of 1 / N^2, positive for foreground, as probabilities (B, *size)."""
+def with_scores(masks: Any, scores: Any, share: float) -> Any:
+    """Masks (B, m, m) with a share of the propagation scores (B, N, N), the sigmoid of which is a probability.
+
+    The scores are in units of 1 / N^2 and positive for foreground. Objects without points have scores of 0 only; their
+    masks stay as they are.
+    """
     from torch.nn import functional
 
-    return functional.interpolate(scores[:, None].sigmoid(), size, mode="bilinear", align_corners=False)[:, 0]
+    likely = functional.interpolate(scores[:, None].sigmoid(), masks.shape[-2:], mode="bilinear", align_corners=False)
+    shares = share * scores.flatten(1).any(1).to(masks)[:, None, None]
+    return masks + shares * (likely[:, 0] - masks)
 
 
 def main(params: Path) -> None:
@@ -86,7 +92,7 @@ def main(params: Path) -> None:
                 with torch.no_grad():
                     average = (masks.detach() + teacher(images, boxes, scores)) / 2
                     if chosen.crf_scores > 0 and "likely" in batch:
-                        average.lerp_(as_probability(batch["likely"], average.shape[-2:]), chosen.crf_scores)
+                        average = with_scores(average, batch["likely"], chosen.crf_scores)
                     target = refined(average, images, inside, chosen.crf)
                 ramp = min(1.0, int(teacher.steps) / max(chosen.crf_start * steps, 1))
                 terms["crf"] = chosen.crf_weight * ramp * dice(masks, target).mean()

@@ -8,15 +8,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from pipelines.exits.infer_masks import predict, refine, whole_prediction
 from pipelines.exits.network import Decoder, Generator, Teacher, load_generator
 from pipelines.exits.propagate import initial_labels, retrieve_points
 from pipelines.exits.settings import (
+    CrfSettings,
     CropSettings,
     EncoderSettings,
     ExtractorSettings,
     GuidedEncoderSettings,
+    InferenceSettings,
     PropagationSettings,
 )
+from pipelines.exits.train_generator import with_scores
 from stages.runtime.errors import UserError
 
 PYRAMID = {"kind": "pyramid", "name": "resnet10t", "weights": "none", "stride": 8, "width": 16,
@@ -207,3 +211,62 @@ def test_a_crop_that_is_all_object_has_no_background():
 def test_margins_in_order():
     with pytest.raises(ValidationError, match="a range"):
         CropSettings(random_margin=(0.5, 0.1))
+
+
+def test_scores_as_a_share_of_the_masks():
+    masks, scores = torch.full((2, 4, 4), 0.2), torch.zeros(2, 4, 4)
+    scores[0] = 2.0
+    mixed = with_scores(masks, scores, 0.25)
+    assert mixed[0].unique().item() == pytest.approx(0.75 * 0.2 + 0.25 / (1 + np.exp(-2)))
+    assert torch.equal(mixed[1], masks[1]), "an object without points"
+
+
+@pytest.mark.parametrize("unguided", [0.0, 0.25, 1.0])
+def test_predictions_with_and_without_scores_are_averaged(unguided):
+    model = _generator(PYRAMID, scores=True)
+    crops, boxes = _images().numpy().transpose(0, 2, 3, 1), BOXES.numpy()
+    scores = np.random.default_rng(0).normal(size=(2, 5, 5)).astype(np.float32)
+    found = whole_prediction(model, crops, boxes, scores, InferenceSettings(unguided=unguided))
+    with torch.no_grad():
+        with_them, without = model(_images(), BOXES, torch.from_numpy(scores)), model(_images(), BOXES)
+        expected = (1 - unguided) * with_them + unguided * without
+    torch.testing.assert_close(found, expected)
+    alone = whole_prediction(model, crops, boxes, None, InferenceSettings(unguided=unguided, scores=0.5))
+    with torch.no_grad():
+        torch.testing.assert_close(alone, model(_images(), BOXES))
+
+
+def test_mirrored_predictions_are_averaged_where_they_belong():
+    """A network that marks the left half of its crop: the mean with the mirrored one is 1/2 everywhere."""
+
+    class Left(torch.nn.Module):
+        guided = False
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images, boxes, scores=None):
+            masks = torch.zeros(len(images), 4, 4)
+            masks[:, :, :2] = 1
+            assert (boxes[:, 0] < boxes[:, 2]).all()
+            return masks
+
+    crops = _images().numpy().transpose(0, 2, 3, 1)
+    assert (predict(Left(), crops, BOXES.numpy(), flip=True) == 0.5).all()
+
+
+def test_refinement_keeps_to_the_box_and_follows_colours():
+    crops = np.zeros((1, 32, 32, 3), np.uint8)
+    crops[0, 8:20, 8:16] = (200, 40, 40)
+    masks = torch.full((1, 8, 8), 0.05)
+    masks[0, 2:5, 1:5] = 0.7  # one cell too wide on the left and on the right
+    found = refine(masks, crops, np.array([[6.0, 6.0, 22.0, 22.0]], np.float32), CrfSettings(bilateral_xy=20))
+    assert found.shape == (1, 32, 32)
+    inside = np.zeros((32, 32), bool)
+    inside[6:22, 6:22] = True
+    assert (found[0].numpy()[~inside] == 0).all()
+    truth = np.zeros((32, 32), bool)
+    truth[8:20, 8:16] = True
+    mask = found[0].numpy() >= 0.5
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.95
