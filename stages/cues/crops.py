@@ -57,9 +57,14 @@ def cut(image: np.ndarray, window: Window, side: int) -> np.ndarray:
 
 def points_in_crop(points_xy: Sequence[Sequence[float]], window: Window, side: int) -> np.ndarray:
     """Points of the image in the crop's pixels: (N, 2) float64, pixel centres on integers in both."""
+    return points_in_window(points_xy, window, (side, side))
+
+
+def points_in_window(points_xy: Sequence[Sequence[float]], window: Window, size: tuple[int, int]) -> np.ndarray:
+    """Points of the image in a window that was brought to ``size`` (width, height): (N, 2) float64."""
     x0, y0, x1, y1 = window
     points = np.asarray(points_xy, np.float64).reshape(-1, 2)
-    return (points + 0.5 - (x0, y0)) * (side / (x1 - x0), side / (y1 - y0)) - 0.5
+    return (points + 0.5 - (x0, y0)) * (size[0] / (x1 - x0), size[1] / (y1 - y0)) - 0.5
 
 
 def box_in_crop(box_xyxy: Sequence[float], window: Window, side: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.cues.crops import crop_window
+from stages.cues.crops import crop_window, paste, points_in_window
 
 
 def box_mask(box_xyxy: Sequence[float], size: tuple[int, int]) -> np.ndarray:
@@ -39,7 +39,8 @@ def ellipse_mask(extreme_points: Sequence[Sequence[float]], size: tuple[int, int
 
 
 def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int = 5,
-                 foreground_xy: Sequence[Sequence[float]] = (), radius: float = 0.0, margin: float = 0.5) -> np.ndarray:
+                 foreground_xy: Sequence[Sequence[float]] = (), radius: float = 0.0, margin: float = 0.5,
+                 longest: int = 192) -> np.ndarray:
     """GrabCut from a box: background outside it for certain, foreground inside as the colours and edges have it.
 
     Args:
@@ -49,6 +50,7 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
         foreground_xy: points that are foreground for certain.
         radius: of the discs around them that are, too [px].
         margin: how far around the box the image is looked at [share of the box's side].
+        longest: the part that is looked at is made no longer than this [px]; time grows with its area.
 
     Returns:
         (H, W) bool; the box itself where GrabCut finds nothing, or has no background to learn from.
@@ -58,18 +60,24 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
     size = image.shape[:2]
     box = box_mask(box_xyxy, size)
     x0, y0, x1, y1 = crop_window(box_xyxy, size, (margin,) * 4)
-    part, inside = np.ascontiguousarray(image[y0:y1, x0:x1]), box[y0:y1, x0:x1]
+    inside = box[y0:y1, x0:x1]
     if inside.all() or inside.sum() < 4:
         return box
+    scale = min(1.0, longest / max(x1 - x0, y1 - y0))
+    small = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+    part = cv2.resize(image[y0:y1, x0:x1], small, interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(inside.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST_EXACT) > 0
     labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-    for x, y in foreground_xy:
-        centre = (min(max(round(x) - x0, 0), x1 - x0 - 1), min(max(round(y) - y0, 0), y1 - y0 - 1))
-        cv2.circle(labels, centre, max(0, round(radius)), cv2.GC_FGD, -1)
+    for x, y in points_in_window(foreground_xy, (x0, y0, x1, y1), small):
+        centre = (min(max(round(x), 0), small[0] - 1), min(max(round(y), 0), small[1] - 1))
+        cv2.circle(labels, centre, max(0, round(radius * scale)), cv2.GC_FGD, -1)
     labels[~inside] = cv2.GC_BGD
+    if not (labels != cv2.GC_BGD).any() or not (labels == cv2.GC_BGD).any():
+        return box
     cv2.setRNGSeed(0)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(part[:, :, ::-1].copy(), labels, (0, 0, 0, 0), background, foreground, iterations,
                 cv2.GC_INIT_WITH_MASK)
-    mask = np.zeros(size, bool)
-    mask[y0:y1, x0:x1] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
+    mask = (paste(found, (x0, y0, x1, y1), size) >= 0.5) & box
     return mask if mask.any() else box
