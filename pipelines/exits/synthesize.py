@@ -65,7 +65,9 @@ def simple_mask(kind: str, pixels: Any, item: dict[str, Any]) -> Any:
     if kind == "grabcut":
         return grabcut_mask(pixels, box)
     if kind == "grabcut_points":
-        return grabcut_mask(pixels, box, foreground_xy=points)
+        # Discs, because a lone pixel is soon cut off; smaller ones in small objects.
+        radius = min(6.0, (box[2] - box[0]) / 6, (box[3] - box[1]) / 6)
+        return grabcut_mask(pixels, box, foreground_xy=points, radius=radius)
     return box_mask(box, size)
 
 

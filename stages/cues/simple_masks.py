@@ -40,7 +40,7 @@ def ellipse_mask(extreme_points: Sequence[Sequence[float]], size: tuple[int, int
 
 def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int = 5,
                  foreground_xy: Sequence[Sequence[float]] = (), radius: float = 0.0, margin: float = 0.5,
-                 longest: int = 192) -> np.ndarray:
+                 longest: int = 192, least: float = 0.15) -> np.ndarray:
     """GrabCut from a box: background outside it for certain, foreground inside as the colours and edges have it.
 
     Args:
@@ -51,9 +51,10 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
         radius: of the discs around them that are, too [px].
         margin: how far around the box the image is looked at [share of the box's side].
         longest: the part that is looked at is made no longer than this [px]; time grows with its area.
+        least: GrabCut may lose the object altogether; a smaller share of the box than this counts as lost.
 
     Returns:
-        (H, W) bool; the box itself where GrabCut finds nothing, or has no background to learn from.
+        (H, W) bool; the box itself where GrabCut loses the object, or has no background to learn from.
     """
     import cv2
 
@@ -80,4 +81,4 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
                 cv2.GC_INIT_WITH_MASK)
     found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
     mask = (paste(found, (x0, y0, x1, y1), size) >= 0.5) & box
-    return mask if mask.any() else box
+    return mask if mask.sum() >= max(1, least * box.sum()) else box
