@@ -24,7 +24,7 @@ def estimate(settings: ExitsSettings, images: int, pixels: float, device: str, w
     objects, side = OBJECTS * images, settings.crops.side
     extractor = settings.extractor.epochs * _seconds(settings.extractor.encoder, side, device)
     points = _seconds(settings.extractor.encoder, side, device) / 3 + (0.1 if device == "cpu" else 0.002)
-    # The teacher looks too, and the mean-field takes 0.2 s per 128 x 128 px mask and ten steps on a core.
+    # The teacher looks too, and the mean-field takes 0.2 s for eight 128 x 128 px masks and ten steps on a core.
     mask = (side / settings.generator.mask_stride) ** 2
     refining = 0.03 * mask / 128 ** 2 * (1.0 if device == "cpu" else 0.1)
     generator = settings.generator.epochs * (1.3 * _seconds(settings.generator.encoder, side, device) + refining)

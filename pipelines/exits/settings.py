@@ -38,7 +38,7 @@ class CropSettings(Settings):
 
 
 class EncoderSettings(Settings):
-    """What turns a crop into features (appendix A: ViT-Base without class token)."""
+    """What turns a crop into features (appendix A: ViT-Base; a class token, which MAE's weights have, is not used)."""
 
     kind: Literal["vit", "pyramid"] = Field("vit", description=(
         "vit: a plain vision transformer (the paper's); pyramid: a convolutional network whose levels are merged "
@@ -74,14 +74,11 @@ class GuidedEncoderSettings(EncoderSettings):
         return self
 
 
-class ExtractorSettings(Settings):
-    """The similarity extractor: warmed up with the MIL loss, then frozen (section 3.2.1)."""
+class TrainingSettings(Settings):
+    """What both networks share."""
 
-    encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
     mask_stride: int = Field(4, ge=1, description=(
         "crop pixels per pixel of the mask that is learnt [px] (app. A: 1; memory makes it 4)"))
-    epochs: int = Field(8, ge=0, description=(
-        "passes over the objects; 0 = no warm-up (sec. 4.1: VOC 8, COCO 1, LVIS 10)"))
     batch_size: int = Field(32, ge=1, description="crops per step (not in the paper)")
     learning_rate: float = Field(1.5e-6, gt=0, description=(
         "highest rate per sample of a batch: it is multiplied by the batch size (sec. 4.1: 1.5e-6; the "
@@ -91,6 +88,14 @@ class ExtractorSettings(Settings):
     schedule: Literal["cosine", "one_cycle", "polynomial"] = Field("cosine", description=(
         "how the rate changes (sec. 4.1: cosine)"))
     weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW (not in the paper)")
+
+
+class ExtractorSettings(TrainingSettings):
+    """The similarity extractor: warmed up with the MIL loss, then frozen (section 3.2.1)."""
+
+    encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
+    epochs: int = Field(8, ge=0, description=(
+        "passes over the objects; 0 = no warm-up (sec. 4.1: VOC 8, COCO 1, LVIS 10)"))
 
 
 class PropagationSettings(Settings):
@@ -139,12 +144,10 @@ class CrfSettings(Settings):
     bilateral_weight: float = Field(4.0, ge=0, description="weight of the appearance kernel (not in the paper)")
 
 
-class GeneratorSettings(Settings):
+class GeneratorSettings(TrainingSettings):
     """The pseudo label generator and its training (section 3.2.3, appendix A and B)."""
 
     encoder: GuidedEncoderSettings = Field(GuidedEncoderSettings(), description="see EncoderSettings")
-    mask_stride: int = Field(4, ge=1, description=(
-        "crop pixels per pixel of the mask that is learnt [px] (app. A: 1; memory makes it 4)"))
     points: Literal["none", "extreme", "retrieved"] = Field("retrieved", description=(
         "supervision by points: none = the box-only variant (first row of table 5), extreme = extreme points and "
         "points outside the box (second row), retrieved = all"))
@@ -166,15 +169,6 @@ class GeneratorSettings(Settings):
     ema: float = Field(0.996, ge=0, lt=1, description=(
         "momentum of the teacher (not in the paper; published code of MAL: 0.996)"))
     epochs: int = Field(80, ge=1, description="passes over the objects (sec. 4.1: VOC 80; DESIGN: COCO 10)")
-    batch_size: int = Field(32, ge=1, description="crops per step (not in the paper)")
-    learning_rate: float = Field(1.5e-6, gt=0, description=(
-        "highest rate per sample of a batch: it is multiplied by the batch size (sec. 4.1: 1.5e-6; the "
-        "multiplication is MAL's published code)"))
-    encoder_factor: float = Field(1.0, ge=0, description=(
-        "factor on the rate of the pretrained layers (not in the paper)"))
-    schedule: Literal["cosine", "one_cycle", "polynomial"] = Field("cosine", description=(
-        "how the rate changes (sec. 4.1: cosine)"))
-    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW (not in the paper)")
 
 
 class InferenceSettings(Settings):

@@ -85,3 +85,19 @@ def test_what_cannot_work_is_said(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UserError, match="cannot be made"):
         _encoder(str(tmp_path / "text.pth"))
+
+
+def test_a_class_token_of_the_weights_is_read_and_left_out(tmp_path):
+    """MAE's weights have one: the paper presets must load them at another size, as they are."""
+    import yaml
+
+    from pipelines.workspace import ROOT
+
+    trained = TokenEncoder(NAME, "none", {**SMALL, "class_token": True}, 64, 16)
+    torch.save({"model": trained.body.state_dict()}, tmp_path / "mae.pth")
+    for path in sorted((ROOT / "pipelines/presets").glob("*.yaml")):
+        encoder = yaml.safe_load(path.read_text())["exits"]["generator"]["encoder"]
+        if encoder["kind"] == "vit":
+            loaded = TokenEncoder(NAME, str(tmp_path / "mae.pth"), {**SMALL, **encoder.get("arguments", {})}, 128, 16)
+            assert loaded(torch.zeros(1, 3, 128, 128, dtype=torch.uint8)).shape == (1, 24, 8, 8)
+            assert torch.equal(loaded.body.cls_token, trained.body.cls_token)
