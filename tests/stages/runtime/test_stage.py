@@ -12,7 +12,6 @@ from stages.runtime.stage import run_stage
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "torchvision", "lightning", "timm", "dvclive", "detectron2")
-         "dvclive", "detectron2", "pydensecrf")
 
 
 def _modules() -> list[str]:
