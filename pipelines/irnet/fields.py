@@ -19,7 +19,7 @@ from stages.runtime.weights import load_weights
 
 
 def field_inference(classifier: Path, irnet: Path, device: torch.device,
-                    settings: IRNetSettings) -> Callable[[Entry, Tensor], dict[str, np.ndarray]]:
+                    settings: IRNetSettings) -> Callable[[str, Entry, Tensor], dict[str, np.ndarray]]:
     """What gives the fields of one image, for a walk over images.
 
     Args:
@@ -28,7 +28,7 @@ def field_inference(classifier: Path, irnet: Path, device: torch.device,
         settings: network and inference.
 
     Returns:
-        A function of a COCO image and its pixels (3, H, W) uint8, which gives ``displacement`` (2, h, w) float16,
+        A function of the sub-folder (of no account here), a COCO image and its pixels (3, H, W) uint8, which gives ``displacement`` (2, h, w) float16,
         (dy, dx) in cells, and ``boundary`` (h, w) float16 in 0..1.
 
     Raises:
@@ -37,7 +37,7 @@ def field_inference(classifier: Path, irnet: Path, device: torch.device,
     model = build_irnet(classifier, settings, device).eval()
     load_weights(irnet / "weights.pt", model, without="backbone.")
 
-    def infer(image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
+    def infer(folder: str, image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
         displacement, boundary = fields(model, pixels.to(device), settings.inference.flip,
                                         settings.inference.max_pixels)
         return {"displacement": displacement.cpu().numpy().astype(np.float16),

@@ -21,7 +21,7 @@ from pipelines.irnet.propagate import PROPAGATED
 from pipelines.irnet.settings import IRNetSettings
 from pipelines.irnet.train_classifier import CLASSIFIER
 from stages.labels import rle
-from stages.labels.coco import Entry, image_entries, write_instances
+from stages.labels.coco import Entry, write_instances
 from stages.labels.figures import write_figures
 from stages.runtime import layout
 from stages.runtime.files import atomic_path, read_json, read_npz
@@ -68,8 +68,8 @@ def main(params: Path) -> None:
         groups = parallel_map(partial(labels, folder=folder, settings=settings.irnet, wide=wide), weak["images"],
                               settings.runtime, "labels")
         annotations = [annotation for group in groups for annotation in group]
-        write_instances(work.path("pseudo_labels.json"), image_entries(weak["images"]), weak["categories"],
-                        annotations)
+        images = [{key: image[key] for key in ("id", "file_name", "width", "height")} for image in weak["images"]]
+        write_instances(work.path("pseudo_labels.json"), images, weak["categories"], annotations)
         write_figures(work.path("figures.json"), figures(annotations, len(weak["images"])), measured=[folder])
         work.publish({"semantic": SEMANTIC, "figures.json": FIGURES,
                       "pseudo_labels.json": layout.pseudo_labels("irnet")})

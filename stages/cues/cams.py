@@ -21,7 +21,7 @@ from stages.labels.coco import Entry
 
 
 def cam_inference(classifier: Path, device: torch.device, settings: CamSettings,
-                  stride: int) -> Callable[[Entry, Tensor], dict[str, np.ndarray]]:
+                  stride: int) -> Callable[[str, Entry, Tensor], dict[str, np.ndarray]]:
     """What gives the attention maps of one image, for a walk over images.
 
     Args:
@@ -32,12 +32,12 @@ def cam_inference(classifier: Path, device: torch.device, settings: CamSettings,
         stride: image pixels per cell of the maps.
 
     Returns:
-        A function of a COCO image with ``tags`` and its pixels (3, H, W) uint8, which gives ``classes`` (K,) category
+        A function of the sub-folder (of no account here), a COCO image with ``tags`` and its pixels (3, H, W) uint8, which gives ``classes`` (K,) category
         ids of the tags that the classifier knows, by id, and ``cams`` (K, h, w) float16 in 0..1.
     """
     model, category_ids = load_classifier(classifier, device)
 
-    def infer(image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
+    def infer(folder: str, image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
         classes = [index for index, category in enumerate(category_ids) if category in image["tags"]]
         cams, _ = class_attention_maps(model, pixels.to(device), classes, scales=settings.scales, flip=settings.flip,
                                        grid=grid_of(stride), max_pixels=settings.max_pixels)
