@@ -32,6 +32,11 @@ def part_paths(dataset: DatasetSettings, train: str, val: str, images: str) -> d
     return found
 
 
+def needed_paths(dataset: DatasetSettings) -> list[Path]:
+    """Root, JSON files and image folders."""
+    return [Path(dataset.root), *(path for part in parts(dataset).values() for path in part)]
+
+
 def read(dataset: DatasetSettings) -> Source:
     """Read and check the JSON files.
 

@@ -28,6 +28,11 @@ def parts(dataset: DatasetSettings) -> dict[str, tuple[Path, Path]]:
     return coco.part_paths(dataset, "lvis_v1_train.json", "lvis_v1_val.json", ".")
 
 
+def needed_paths(dataset: DatasetSettings) -> list[Path]:
+    """Root, JSON files and image folders."""
+    return [Path(dataset.root), *(path for part in parts(dataset).values() for path in part)]
+
+
 def read(dataset: DatasetSettings) -> Source:
     """Read and check the JSON files.
 
