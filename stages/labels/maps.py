@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
@@ -18,8 +19,6 @@ def upsample_cells(maps: np.ndarray, stride: int, size: tuple[int, int]) -> np.n
     Returns:
         (C, H, W) float32.
     """
-    import cv2
-
     height, width = size
     if len(maps) == 0:
         return np.zeros((0, height, width), np.float32)
