@@ -7,7 +7,6 @@ sorted by image and score. An interrupted run goes on with the first image that 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from stages.detector.data import coco_results
 from stages.detector.engines import engine
@@ -44,7 +43,7 @@ def main(params: Path) -> None:
         work.publish({"predictions.json": layout.predictions(settings.method)})
 
 
-def read_model(folder: Path) -> tuple[DetectorSettings, list[dict[str, Any]]]:
+def read_model(folder: Path) -> tuple[DetectorSettings, list[coco.Entry]]:
     """The settings that a detector was trained with, and its categories.
 
     Raises:
