@@ -46,7 +46,7 @@ def metrics_of(stage: str) -> Metrics:
 def further_metrics(method: str) -> dict[str, list[tuple[str, str]]]:
     """What the method says of itself (figures.json) and what its stages measured (metrics/<method>_<name>.json)."""
     own = tables.flat(read_figures(figures_path(method)))
-    return ({f"{method} in figures": own} if own else {}) | {
+    return ({"figures of the method": own} if own else {}) | {
         path.stem.removeprefix(f"{method}_"): tables.flat(read_json(path))
         for path in sorted(layout.METRICS.glob(f"{method}_*.json"))}
 
