@@ -16,20 +16,23 @@ from typing import Any
 
 import yaml
 
+from pipelines.mend import mend
 from pipelines.settings import load_params
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
+Tree = dict[str, Any]
+"""A nested mapping, as params.yaml and the files of results hold it."""
 
 
-def changed(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def changed(params: Mapping[str, object], changes: Mapping[str, object]) -> Tree:
     """A copy of ``params`` with the values at dotted paths replaced, e.g. ``{"irnet.cams.flip": False}``.
 
     Raises:
         UserError: a path leads through something that is no section.
     """
-    copy: dict[str, Any] = json.loads(json.dumps(params))
+    copy: Tree = json.loads(json.dumps(params))
     for path, value in changes.items():
         *sections, key = path.split(".")
         place = copy
@@ -63,15 +66,18 @@ class Workspace:
         if result.returncode:
             raise UserError(f"`dvc {words[0]}` failed in {self.folder}; its messages are above")
 
-    def reproduce(self, params: Mapping[str, Any], target: str) -> float:
+    def reproduce(self, params: Mapping[str, object], target: str) -> float:
         """Write params.yaml, bring ``target`` up to date and give the seconds that this took."""
         write_text(self.folder / "params.yaml", yaml.safe_dump(dict(params), sort_keys=False))
         load_params(self.folder / "params.yaml")
+        mended = mend(self.folder)
+        if mended:
+            print(mended, flush=True)
         started = time.monotonic()
         self._dvc("repro", target)
         return time.monotonic() - started
 
-    def read(self, path: str) -> Any:
+    def read(self, path: str) -> Tree:
         """A JSON file of the workspace."""
         return read_json(self.folder / path)
 
@@ -102,7 +108,7 @@ def _cache() -> Path:
     return Path(result.stdout.strip()) if result.returncode == 0 else ROOT / ".dvc" / "cache"
 
 
-def look_up(content: Any, path: str) -> float | None:
+def look_up(content: object, path: str) -> float | None:
     """The number at a dotted path, or nothing where there is none."""
     for part in path.split("."):
         if not isinstance(content, Mapping) or part not in content:
@@ -111,7 +117,7 @@ def look_up(content: Any, path: str) -> float | None:
     return float(content) if isinstance(content, (int, float)) else None
 
 
-def provenance(params: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(params: Mapping[str, object]) -> Tree:
     """What a table of results was made with: settings, seed, versions, machine."""
     packages = ("torch", "torchvision", "timm", "numpy", "dvc")
     return {"settings": dict(params), "seed": params.get("seed"), "cores": os.cpu_count(),
