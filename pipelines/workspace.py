@@ -53,6 +53,7 @@ class Workspace:
         for part in ("stages", "pipelines"):
             _mirror(ROOT / part, self.folder / part)
         shutil.copy2(ROOT / "dvc.yaml", self.folder / "dvc.yaml")
+        shutil.copy2(ROOT / ".dvcignore", self.folder / ".dvcignore")
         if not (self.folder / ".dvc").exists():
             self._dvc("init", "--no-scm", "--quiet")
             self._dvc("config", "core.analytics", "false", "--quiet")
@@ -83,13 +84,11 @@ class Workspace:
 
 
 def _mirror(source: Path, target: Path) -> None:
-    """Make ``target`` a copy of ``source``; files that are equal keep their times."""
-    wanted = {path.relative_to(source) for path in source.rglob("*")
-              if path.is_file() and "__pycache__" not in path.parts}
+    """Make ``target`` a copy of ``source``; files that are equal keep their times, and dvc.lock is each one's own."""
+    wanted = _files(source)
     if target.exists():
-        for path in [item for item in target.rglob("*") if item.is_file() and "__pycache__" not in item.parts]:
-            if path.relative_to(target) not in wanted:
-                path.unlink()
+        for name in sorted(_files(target) - wanted):
+            (target / name).unlink()
         for path in sorted((item for item in target.rglob("*") if item.is_dir()), reverse=True):
             if not any(item.name != "__pycache__" for item in path.iterdir()):
                 shutil.rmtree(path)
@@ -99,6 +98,12 @@ def _mirror(source: Path, target: Path) -> None:
         if not destination.exists() or destination.read_bytes() != content:
             destination.parent.mkdir(parents=True, exist_ok=True)
             destination.write_bytes(content)
+
+
+def _files(folder: Path) -> set[Path]:
+    """What there is to mirror in a folder, as paths from it."""
+    return {path.relative_to(folder) for path in folder.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts and path.name != "dvc.lock"}
 
 
 def _cache() -> Path:

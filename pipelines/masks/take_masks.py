@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.labels.figures import write_figures
-
 from stages.labels.coco import category_indices, image_entries, write_instances
+from stages.labels.figures import write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
