@@ -113,8 +113,8 @@ def spans(length: int, tile: int) -> list[Span]:
 def shares(found: Sequence[Span], length: int, pixels: int) -> Tensor:
     """How much each tile has to say at each pixel of the image along an axis.
 
-    A tile's share falls linearly towards where it was cut and is 0 close to there, where the network saw padding instead
-    of the image.
+    A tile's share falls linearly towards where it was cut and is 0 close to there, where the network saw padding
+    instead of the image.
 
     Args:
         found: tiles of ``spans``.

@@ -64,9 +64,8 @@ def read_indices(path: str | Path, size: tuple[int, int], table: np.ndarray) -> 
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
     if values.shape != tuple(size) or values.dtype.kind not in "iub":
-        raise UserError(f"{path}: a map of category ids with {size[1]} x {size[0]} pixels and one channel was expected, "
-                        f"found an array of shape {values.shape} and type {values.dtype}; it must be as large as its "
-                        f"image")
+        raise UserError(f"{path}: a map of category ids with {size[1]} x {size[0]} pixels, as its image has, and one "
+                        f"channel was expected, found an array of shape {values.shape} and type {values.dtype}")
     values = values.astype(np.int64)
     indices = table[np.clip(values, 0, _UNDECIDED_WIDE)]
     indices[(values < 0) | (values > _UNDECIDED_WIDE)] = _UNKNOWN

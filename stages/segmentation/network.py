@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -31,12 +32,13 @@ class SegmentationNetwork(nn.Module):
         classes: number of classes beside background, which is channel 0.
     """
 
+    decoder: Any  # a library without types
+
     def __init__(self, settings: SegmentationSettings, classes: int) -> None:
         super().__init__()
         self.settings = settings
         self.backbone = dilated_backbone(settings)
         channels = settings.decoder_channels
-        self.decoder: nn.Module
         if settings.architecture == "pspnet":
             self.decoder = PSPDecoder([self.backbone.channels[-1]], out_channels=channels, dropout=settings.dropout)
             self.head = nn.Conv2d(channels, 1 + classes, 3, padding=1)
@@ -120,11 +122,13 @@ def dilated_backbone(settings: SegmentationSettings) -> Backbone:
         chosen = chosen.model_copy(update={"arguments": {"output_stride": max(chosen.stride, 8), **chosen.arguments}})
     try:
         backbone = Backbone(chosen)
-    except (UserError, AssertionError) as error:  # timm asserts that a VGG is not to be dilated
-        if chosen is settings.backbone:
+    except AssertionError:  # timm asserts that a VGG is not to be dilated
+        raise UserError(f"backbone {chosen.name!r}: timm cannot dilate it to stride {chosen.stride}; set dilate: false"
+                        ) from None
+    except UserError as error:
+        if chosen is settings.backbone or "output_stride" not in str(error):
             raise
-        reason = str(error) or f"backbone {chosen.name!r}: timm cannot dilate it to stride {chosen.stride}"
-        raise UserError(f"{reason}; where a network cannot be dilated, set dilate: false") from None
+        raise UserError(f"{error}; where a network cannot be dilated, set dilate: false") from None
     # Parameters that get no gradient are an error in distributed training.
     backbone.body.prune_intermediate_layers(indices=None, prune_norm=True, prune_head=True)
     for module in backbone.body.modules():

@@ -112,6 +112,6 @@ def semantic_inference(folder: Path, settings: SemanticInferenceSettings, restri
 def tagged_classes(image: Entry, category_ids: Sequence[int]) -> list[int]:
     """Channels of background and of the classes that an image's tags name."""
     if "tags" not in image:
-        raise UserError(f"image {image['id']}: has no tags, to which its labels shall be restricted; annotate with tags "
-                        f"(annotations.kinds), or set restrict: false")
+        raise UserError(f"image {image['id']}: has no tags, to which its labels shall be restricted; annotate with "
+                        f"tags (annotations.kinds), or set restrict: false")
     return [0, *(index for index, category in enumerate(category_ids, 1) if category in image["tags"])]
