@@ -32,7 +32,7 @@ def test_views_of_labels_move_with_pixels(tmp_path):
     augment = AugmentSettings(crop=70, long_side=None, scale=(0.6, 1.6))
     samples = LabelledImages(images, tmp_path / "images", tmp_path / "labels", IDS, augment)
     assert len(samples) == 12
-    seen, beyond = set(), 0
+    seen, beyond, right, total = set(), 0, 0, 0
     for index in range(12):
         sample = samples.sample(index, np.random.default_rng(index))
         assert sample["image"].shape == (3, 70, 70) and sample["image"].dtype == torch.uint8
@@ -40,12 +40,14 @@ def test_views_of_labels_move_with_pixels(tmp_path):
         colours, labels = sample["image"].numpy(), sample["labels"].numpy()
         seen |= set(np.unique(labels).tolist())
         for label in (1, 2):
-            # All but the blurred border of a rectangle has the colour of its class.
-            assert (colours[label % 3][labels == label] > 180).mean() > 0.8
+            # Even the blurred border of a rectangle has most of the colour of its class.
+            strongest = colours.argmax(0)[labels == label]
+            right, total = right + int((strongest == label % 3).sum()), total + len(strongest)
         outside = (colours == np.array([124, 116, 104])[:, None, None]).all(0)
         beyond += int(outside.sum())
         assert (labels[outside] == IGNORE).all()
     assert beyond > 1000
+    assert right > 0.97 * total > 0
     assert seen == {IGNORE, 0, 1, 2}
 
 
@@ -67,11 +69,12 @@ def train(folder, monkeypatch, architecture: str, epochs: int = 25):
     folder.mkdir()
     monkeypatch.chdir(folder)
     images = toy_data(folder, IDS)
-    chosen = settings(architecture, 4 if architecture == "pspnet" else 8, epochs=epochs, batch_size=6, optimizer="adamw",
-                      schedule="one_cycle", learning_rate=0.01,
+    chosen = settings(architecture, 4 if architecture == "pspnet" else 8, epochs=epochs, batch_size=6,
+                      optimizer="adamw", schedule="one_cycle", learning_rate=0.01,
                       augment={"crop": 48, "long_side": None, "scale": (0.9, 1.1)})
+    paths = (folder / "images", folder / "labels")
     train_stage(training.__file__, folder / "params.yaml", chosen, CPU, 3,
-                lambda device: training.segmentation_training(chosen, images, folder / "images", folder / "labels", IDS),
+                lambda device: training.segmentation_training(chosen, images, *paths, IDS),
                 inputs=[folder / "labels"], parameters=IDS, output=folder / "models" / "semantic")
     return images
 
@@ -85,8 +88,8 @@ def test_a_toy_problem_is_learnt(tmp_path, monkeypatch, architecture):
     chosen = SemanticInferenceSettings(flip=True)
     walk_stage(training.__file__, folder / "params.yaml", CPU, {"": images}, key=layout.image_key,
                load=lambda image: read_rgb(folder / "images" / image["file_name"]),
-               build=training.semantic_inference(folder / "models" / "semantic", chosen), inputs=[], parameters=[chosen],
-               output=folder / "semantic", description="semantic maps")
+               build=training.semantic_inference(folder / "models" / "semantic", chosen), inputs=[],
+               parameters=[chosen], output=folder / "semantic", description="semantic maps")
     right = total = 0
     for image in images:
         found = read_npz(folder / "semantic" / f"{layout.image_key(image)}.npz")["semantic"]
