@@ -68,7 +68,7 @@ def infer_semantic(model: DenseModel, image: Tensor, *, scales: Sequence[float] 
                 share = share_y[top:bottom, None] * share_x[left:right]
                 total[:, top:bottom, left:right] += found * share.to(found)
     assert total is not None, "at least one scale"
-    return total / len(scales)
+    return total.div_(len(scales))  # in place: a map per class is what takes the memory
 
 
 def most_likely(probabilities: Tensor, classes: Sequence[int] | None = None, confidence: float = 0.0) -> np.ndarray:
