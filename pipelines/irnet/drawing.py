@@ -12,16 +12,15 @@ from pipelines.irnet.relations import IGNORE
 from stages.labels.coco import Entry
 from stages.labels.drawing import faded, flow_colours, heatmap, overlay_categories, overlay_masks
 from stages.labels.maps import upsample_cells
+from stages.labels.panels import Panels
 from stages.runtime import layout
 from stages.runtime.files import read_npz
 
 
-def panels(split: str, image: Entry, pixels: np.ndarray, *, folders: Mapping[str, Path],
-           stride: int) -> list[tuple[str, np.ndarray]]:
+def panels(image: Entry, pixels: np.ndarray, *, folders: Mapping[str, Path], stride: int) -> Panels:
     """Titles and RGB pictures of one image: attention, confident areas, displacement, instances, boundary, walk.
 
     Args:
-        split: "train", the only one of which IRNet has intermediates.
         image: COCO image.
         pixels: (H, W, 3) uint8 RGB.
         folders: where ``cams``, ``relations``, ``fields`` and ``walked`` lie.

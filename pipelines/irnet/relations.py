@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.irnet.settings import RelationSettings
-from stages.propagation.dense_crf import crf_labels
+from stages.propagation.dense_crf import crf_labels_by
 
 IGNORE = 255
 """Label of what is neither confident foreground nor confident background."""
@@ -30,16 +30,8 @@ def confident_areas(image: np.ndarray, cams: np.ndarray, settings: RelationSetti
     if len(cams) == 0:
         return np.zeros((height, width), np.uint8)
     best, highest = cams.argmax(0) + 1, cams.max(0)
-    crf = settings.crf
-    refined = []
-    for threshold in (settings.foreground, settings.background):
-        labels = np.where(highest > threshold, best, 0)
-        if crf.iterations:
-            labels = crf_labels(image, labels, len(cams) + 1, gt_prob=crf.confidence, iterations=crf.iterations,
-                                gaussian_sxy=crf.gaussian_xy, gaussian_compat=crf.gaussian_weight,
-                                bilateral_sxy=crf.bilateral_xy, bilateral_srgb=crf.bilateral_rgb,
-                                bilateral_compat=crf.bilateral_weight)
-        refined.append(labels)
+    refined = [crf_labels_by(settings.crf, image, np.where(highest > threshold, best, 0), len(cams) + 1)
+               for threshold in (settings.foreground, settings.background)]
     foreground, background = refined
     found = np.where(foreground > 0, foreground, np.where(background == 0, 0, IGNORE))
     return found.astype(np.uint8)

@@ -7,21 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.cues.settings import AugmentSettings, CamSettings, ClassifierSettings, ViewSettings
+from stages.propagation.settings import DenseCrfSettings
 from stages.runtime.settings import Settings, TrainingSettings
-
-
-class CrfSettings(Settings):
-    """Dense CRF on confident areas (section 4.2); the paper gives no values."""
-
-    iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
-    confidence: float = Field(0.7, gt=0.5, lt=1, description="probability of the given label (not in the paper)")
-    gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (not in the paper)")
-    gaussian_weight: float = Field(3.0, ge=0, description="weight of the smoothness kernel (not in the paper)")
-    bilateral_xy: float = Field(50.0, gt=0, description="spatial deviation of the appearance kernel [px] "
-                                                        "(not in the paper)")
-    bilateral_rgb: float = Field(5.0, gt=0, description="colour deviation of the appearance kernel [0..255] "
-                                                        "(not in the paper)")
-    bilateral_weight: float = Field(10.0, ge=0, description="weight of the appearance kernel (not in the paper)")
 
 
 class RelationSettings(Settings):
@@ -30,7 +17,7 @@ class RelationSettings(Settings):
     foreground: float = Field(0.3, gt=0, lt=1,
                               description="attention above which a pixel is foreground (sec. 4.2: 0.3)")
     background: float = Field(0.05, ge=0, lt=1, description="attention below which it is background (sec. 4.2: 0.05)")
-    crf: CrfSettings = Field(CrfSettings(), description="refinement of each area (sec. 4.2)")
+    crf: DenseCrfSettings = Field(DenseCrfSettings(), description="refinement of each area (sec. 4.2)")
 
     @model_validator(mode="after")
     def _ordered(self) -> RelationSettings:

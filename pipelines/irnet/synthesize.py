@@ -2,8 +2,9 @@
 
 Reads data/annotations/train_weak.json, data/irnet/cams, data/irnet/propagated and
 models/irnet/classifier/metrics.json; writes data/irnet/pseudo_labels.json (COCO instances), data/irnet/semantic/ (the
-reduced version: one PNG per image, value = category id, 0 background) and data/irnet/figures.json (the method's own
-numbers).
+reduced version: one PNG per image, value = category id, 0 background) and data/irnet/figures.json, the method's own
+numbers: `classifier_mAP`, mean average precision of the classifier's tags on val [%]; `instances_per_image`; and
+`fragments`, the share of the instances that are too small to train on [%].
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipelines.irnet.propagate import PROPAGATED
 from pipelines.irnet.settings import IRNetSettings
 from pipelines.irnet.train_classifier import CLASSIFIER
 from stages.labels import rle
-from stages.labels.coco import Entry, write_instances
+from stages.labels.coco import Entry, image_entries, write_instances
 from stages.labels.figures import write_figures
 from stages.runtime import layout
 from stages.runtime.files import atomic_path, read_json, read_npz
@@ -47,13 +48,12 @@ def labels(image: Entry, folder: Path, settings: IRNetSettings, wide: bool) -> l
 
 
 def figures(annotations: Sequence[Entry], images: int) -> dict[str, float]:
-    """What the chain says of itself: mean average precision of the classifier's tags on val in percent, instances per
-    image, and the share of the instances that are fragments (score 0)."""
+    """The method's own numbers, see above; without tags on val there is no `classifier_mAP`."""
     metrics = read_json(CLASSIFIER_METRICS)["val"]
-    found = {"classifier_map": float(metrics["map"])} if "map" in metrics else {}
+    found = {"classifier_mAP": float(metrics["map"])} if "map" in metrics else {}
     fragments = sum(annotation["score"] == 0 for annotation in annotations)
     return found | {"instances_per_image": round(len(annotations) / max(images, 1), 3),
-                    "fragment_share": round(fragments / max(len(annotations), 1), 4)}
+                    "fragments": round(100 * fragments / max(len(annotations), 1), 2)}
 
 
 def main(params: Path) -> None:
@@ -68,8 +68,8 @@ def main(params: Path) -> None:
         groups = parallel_map(partial(labels, folder=folder, settings=settings.irnet, wide=wide), weak["images"],
                               settings.runtime, "labels")
         annotations = [annotation for group in groups for annotation in group]
-        images = [{key: image[key] for key in ("id", "file_name", "width", "height")} for image in weak["images"]]
-        write_instances(work.path("pseudo_labels.json"), images, weak["categories"], annotations)
+        write_instances(work.path("pseudo_labels.json"), image_entries(weak["images"]), weak["categories"],
+                        annotations)
         write_figures(work.path("figures.json"), figures(annotations, len(weak["images"])), measured=[folder])
         work.publish({"semantic": SEMANTIC, "figures.json": FIGURES,
                       "pseudo_labels.json": layout.pseudo_labels("irnet")})

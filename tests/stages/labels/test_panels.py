@@ -27,10 +27,10 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def draw(split, image, pixels):
+def draw(image, pixels):
     """Two pictures: the image's pixels, and a red one."""
     assert pixels.shape == (4, 6, 3)
-    return [(f"{split} {image['id']}", pixels), ("red", np.full((8, 8, 3), (250, 0, 0), np.uint8))]
+    return [(f"{image['split']} {image['id']}", pixels), ("red", np.full((8, 8, 3), (250, 0, 0), np.uint8))]
 
 
 def make(**changes) -> list[dict]:
