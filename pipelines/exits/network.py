@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pipelines.exits.settings import EncoderSettings, PropagationSettings
 from stages.cues.attention import TokenEncoder
-from stages.cues.backbone import Backbone, resample
+from stages.cues.backbone import Backbone, Grid, resample
 from stages.cues.settings import BackboneSettings
 from stages.propagation.points import colour_exponent, distance_exponent, feature_exponent
 from stages.runtime.errors import UserError
@@ -50,9 +50,9 @@ class Pyramid(nn.Module):
     def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
         """Crops (B, 3, s, s), boxes (B, 4) in crop pixels and, for a guided one, scores (B, N, N) to features
         (B, width, s / stride, s / stride)."""
-        return self._merged(self.body.levels(images), boxes, scores)
+        return self._merged(self.body.levels(images), boxes, scores, images.shape[-1])
 
-    def _merged(self, maps: list[Tensor], boxes: Tensor, scores: Tensor | None) -> Tensor:
+    def _merged(self, maps: list[Tensor], boxes: Tensor, scores: Tensor | None, side: int) -> Tensor:
         features: Tensor | None = None
         for place in range(len(self.levels) - 1, -1, -1):
             index = self.levels[place]
@@ -60,7 +60,7 @@ class Pyramid(nn.Module):
             if self.settings.position:
                 level = torch.cat([level, _position(boxes, level.shape[-1], grid.stride, grid.origin)], dim=1)
             if self.guided:
-                level = torch.cat([level, _guide(scores, level)], dim=1)
+                level = torch.cat([level, _guide(scores, level, grid, side)], dim=1)
             own = self.lateral[place](level)
             if features is not None:
                 coarser = self.body.grids[self.levels[place + 1]]
@@ -72,19 +72,34 @@ class Pyramid(nn.Module):
     def exponent(self, images: Tensor, boxes: Tensor, cells: int, layer: int, temperature: float) -> Tensor:
         """(B, cells^2, cells^2): likeness of the features at the cells' places, of one level or of all (its logarithm).
         """
-        maps = self.body.levels(images)
+        maps, grids, side = self.body.levels(images), self.body.grids, images.shape[-1]
         if layer > len(maps) + 1:
             raise UserError(f"exits.propagation.layer is {layer}, the pyramid has {len(maps) + 1} (the last is merged)")
         if layer == len(maps) + 1:
-            maps = [*maps, self._merged(maps, boxes, None)]
+            maps, grids = [*maps, self._merged(maps, boxes, None, side)], [*grids, grids[self.levels[0]]]
         chosen = range(len(maps)) if layer == 0 else [layer - 1]
         parts = []
         for index in chosen:
-            level = functional.interpolate(maps[index].float(), (cells, cells), mode="bilinear", antialias=True,
-                                           align_corners=False)
+            level = _at_cells(maps[index].float(), grids[index], side, cells)
             level = level - level.mean((2, 3), keepdim=True)
             parts.append(functional.normalize(level, dim=1))
         return feature_exponent(torch.cat(parts, dim=1).flatten(2), temperature)
+
+
+def _cell_grid(side: int, cells: int) -> Grid:
+    """Where the cells lie that divide a crop of ``side`` pixels."""
+    stride = side / cells
+    return Grid(stride, (stride - 1) / 2)
+
+
+def _at_cells(maps: Tensor, grid: Grid, side: int, cells: int) -> Tensor:
+    """Features (B, C, h, w) on a grid, at the cells that divide the crop: (B, C, cells, cells).
+
+    Larger cells than the grid's are averages over their area: of as many places as the grid has cells there, or more.
+    """
+    places = max(1, math.ceil(side / cells / grid.stride))
+    fine = cells * places
+    return functional.avg_pool2d(resample(maps, grid, _cell_grid(side, fine), (fine, fine)), places)
 
 
 def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor:
@@ -99,12 +114,13 @@ def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor
     return maps.clamp(-1, 1)
 
 
-def _guide(scores: Tensor | None, like: Tensor) -> Tensor:
-    """(B, 1, h, w): propagation scores at a level's resolution, their extremes flattened; 0 where there are none."""
+def _guide(scores: Tensor | None, like: Tensor, grid: Grid, side: int) -> Tensor:
+    """(B, 1, h, w): propagation scores (B, N, N) of a crop of ``side`` pixels at the places of a level ``like``
+    (B, C, h, w) on ``grid``, their extremes flattened; 0 where there are none."""
     if scores is None:
         return like.new_zeros(len(like), 1, *like.shape[-2:])
     size = (like.shape[-2], like.shape[-1])
-    return functional.interpolate(scores[:, None].to(like).tanh(), size, mode="bilinear", align_corners=False)
+    return resample(scores[:, None].to(like).tanh(), _cell_grid(side, scores.shape[-1]), grid, size)
 
 
 class Decoder(nn.Module):

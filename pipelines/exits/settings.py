@@ -9,32 +9,36 @@ from pydantic import Field, model_validator
 from stages.runtime.settings import Settings
 
 
-class CropSettings(Settings):
-    """Crops around objects (section 4.1; the margins are not in the paper)."""
+class RandomCropSettings(Settings):
+    """Crops in training (section 4.1: as MAL)."""
 
-    side: int = Field(512, ge=32, description="side of the crop that the networks see [px] (sec. 4.1: 512)")
-    margin: float = Field(0.3, ge=0, description=(
-        "margin on each side at inference [share of the box's side] (not in the paper; published code of MAL: 0.6 "
-        "for both sides together)"))
-    random_margin: tuple[float, float] = Field((0.0, 0.6), description=(
-        "range of the margin on each side in training [share of the box's side] (not in the paper; published code "
-        "of MAL: 0 to 1.2 for both sides together)"))
-    flip: bool = Field(True, description="mirror half of the crops in training (sec. 4.1: as MAL)")
+    margin: tuple[float, float] = Field((0.0, 0.6), description=(
+        "range of the margin on each side [share of the box's side] (not in the paper; published code of MAL: 0 to "
+        "1.2 for both sides together)"))
+    flip: bool = Field(True, description="mirror half of the crops (sec. 4.1: as MAL)")
     jitter: float = Field(0.4, ge=0, le=1, description=(
-        "largest relative change of brightness, contrast and saturation in training (sec. 4.1: as MAL; the value is "
-        "not in the paper)"))
+        "largest relative change of brightness, contrast and saturation (sec. 4.1: as MAL; the value is not in the "
+        "paper)"))
     min_area: float = Field(1024.0, ge=1, description=(
         "objects with a smaller box are not trained on, but get a mask [px] (not in the paper; published code of "
         "MAL: 2048)"))
-    min_box: float = Field(16.0, ge=1, description=(
-        "objects with a smaller box are labelled by the box itself [px] (not in the paper)"))
 
     @model_validator(mode="after")
-    def _ordered(self) -> CropSettings:
-        if not 0 <= self.random_margin[0] <= self.random_margin[1]:
-            raise ValueError(f"random_margin: a range [low, high] with 0 <= low <= high was expected, found "
-                             f"{list(self.random_margin)}")
+    def _ordered(self) -> RandomCropSettings:
+        if not 0 <= self.margin[0] <= self.margin[1]:
+            raise ValueError(f"margin: a range [low, high] with 0 <= low <= high was expected, found "
+                             f"{list(self.margin)}")
         return self
+
+
+class CropSettings(Settings):
+    """Crops around objects (section 4.1)."""
+
+    side: int = Field(512, ge=32, description="side of the crop that the networks see [px] (sec. 4.1: 512)")
+    margin: float = Field(0.3, ge=0, description=(
+        "margin on each side where points are retrieved and masks are made [share of the box's side] (not in the "
+        "paper; published code of MAL: 0.6 for both sides together)"))
+    random: RandomCropSettings = Field(RandomCropSettings(), description="see RandomCropSettings")
 
 
 class EncoderSettings(Settings):
@@ -74,7 +78,7 @@ class GuidedEncoderSettings(EncoderSettings):
         return self
 
 
-class TrainingSettings(Settings):
+class NetworkSettings(Settings):
     """What both networks share."""
 
     mask_stride: int = Field(4, ge=1, description=(
@@ -90,7 +94,7 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW (not in the paper)")
 
 
-class ExtractorSettings(TrainingSettings):
+class ExtractorSettings(NetworkSettings):
     """The similarity extractor: warmed up with the MIL loss, then frozen (section 3.2.1)."""
 
     encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
@@ -144,7 +148,7 @@ class CrfSettings(Settings):
     bilateral_weight: float = Field(4.0, ge=0, description="weight of the appearance kernel (not in the paper)")
 
 
-class GeneratorSettings(TrainingSettings):
+class GeneratorSettings(NetworkSettings):
     """The pseudo label generator and its training (section 3.2.3, appendix A and B)."""
 
     encoder: GuidedEncoderSettings = Field(GuidedEncoderSettings(), description="see EncoderSettings")
@@ -191,9 +195,8 @@ class InferenceSettings(Settings):
 class SynthesisSettings(Settings):
     """Masks of all objects (section 3.3)."""
 
-    masks: Literal["generator", "box", "ellipse", "grabcut", "grabcut_points"] = Field("generator", description=(
-        "generator; or what needs no network, to compare with: the filled box, the ellipse through the extreme "
-        "points, GrabCut from the box, GrabCut with the extreme points as seeds (not in the paper)"))
+    min_box: float = Field(16.0, ge=1, description=(
+        "objects with a smaller box are labelled by the box itself [px] (not in the paper)"))
     threshold: float = Field(0.5, gt=0, lt=1, description=(
         "probability from which a pixel belongs to the mask (not in the paper)"))
     inside_box: bool = Field(True, description=(
