@@ -30,7 +30,7 @@ def main(params: Path) -> None:
     images = sorted(coco.read_coco(layout.WEAK["val"])["images"], key=lambda image: image["id"])
     predict = settings.detector.predict
     inputs = [layout.WEAK["val"], model / "model.pth", model / "settings.json"]
-    with Work("predict", inputs, [predict]) as work:
+    with Work(__file__, inputs, [predict]) as work:
         done = work.subfolder("images")
         pending = [image for image in images if not (done / f"{layout.image_key(image)}.json").exists()]
         if pending:

@@ -29,7 +29,7 @@ def main(params: Path) -> None:
     if detector.engine == "torchvision":  # Detectron2 starts its own processes
         distributed.launch("stages.detector.train", params, settings.runtime.processes)
     inputs = [labels_path, layout.IMAGES, *detector.weights_files()]
-    with Work("train", inputs, [settings.seed, detector.network()]) as work:
+    with Work(__file__, inputs, [settings.seed, detector.network()]) as work:
         chosen.train(labels, detector, settings.seed, settings.runtime, work.folder)
         if distributed.rank() == 0:
             # Copies: a run that is killed between here and the end finds its checkpoint's curves again.
