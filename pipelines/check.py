@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from stages.prepare.kinds import needed_paths
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
 from stages.runtime.stage import run_stage
@@ -39,9 +40,7 @@ def main(params: Path) -> None:
 
 def check_dataset(settings: SimpleNamespace) -> None:
     """Files and folders that `prepare` cannot do without."""
-    from stages.prepare.settings import required_paths
-
-    for path in required_paths(settings.dataset):
+    for path in needed_paths(settings.dataset):
         if not path.exists():
             raise UserError(f"dataset: {path} does not exist (dataset.kind: {settings.dataset.kind}, "
                             f"dataset.root: {settings.dataset.root}); correct dataset.root or the paths below it")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 
+from stages.labels.coco import Entry
 from stages.runtime import layout
 from stages.runtime.files import atomic_path, write_json
 
 
-def write_panels(folder: Path, entries: Iterable[tuple[Mapping[str, Any], list[tuple[str, np.ndarray]]]]) -> None:
+def write_panels(folder: Path, entries: Iterable[tuple[Entry, list[tuple[str, np.ndarray]]]]) -> None:
     """Write the panels of some images.
 
     Args:
         folder: exists.
         entries: COCO image and its (title, (H, W, 3) uint8 RGB picture) panels, in the order of the report.
     """
-    import cv2
-
     rows = []
     for image, panels in entries:
         for number, (title, picture) in enumerate(panels):
