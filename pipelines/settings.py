@@ -23,7 +23,8 @@ METHODS: dict[str, Any] = {
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
-    "baseline": [("extreme_points", "boxes")], "exits": [("extreme_points", "boxes")], "irnet": [("tags",)], "masks": [],
+    "baseline": [("extreme_points", "boxes")], "exits": [("extreme_points", "boxes")], "irnet": [("tags",)],
+    "masks": [],
 }
 
 SECTIONS: dict[str, Any] = {

@@ -37,14 +37,14 @@ def main(params: Path) -> None:
             images, categories = read_images(layout.WEAK[split])
             found = parallel_map(partial(image_labels, settings=chosen), images, settings.runtime,
                                  f"labels of {split}")
-            write_instances(work.path(path.name), image_entries([image.entry for image in images]), categories,
+            write_instances(work.path(path.name), image_entries(image.entry for image in images), categories,
                             [row for rows in found for row in rows])
             if split == "train":
                 filled = [share for image, rows in zip(images, found, strict=True)
                           for share in shares_of_boxes(image, rows)]
         figures = {"box_filled": round(100 * float(np.mean(filled)), 3)} if filled else {}
-        write_figures(work.path(FIGURES.name), figures)
-        work.publish({path.name: path for path in (*LABELS.values(), FIGURES)})
+        work.publish({path.name: path for path in LABELS.values()})
+        write_figures(FIGURES, figures, measured=[LABELS["val"]])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 
 from pipelines.exits.settings import SynthesisSettings
@@ -10,6 +13,7 @@ from stages.cues.objects import Image, box_area
 from stages.cues.simple_masks import box_mask
 from stages.labels import rle
 from stages.labels.coco import Entry
+from stages.runtime.files import read_npz
 
 
 def generated_mask(probabilities: np.ndarray, window: Window, item: Entry, size: tuple[int, int],
@@ -41,23 +45,34 @@ def generated_mask(probabilities: np.ndarray, window: Window, item: Entry, size:
     return mask, round(score, 6)
 
 
-def image_labels(image: Image, probabilities: np.ndarray, windows: np.ndarray, settings: SynthesisSettings) -> \
-        list[Entry]:
+def image_labels(image: Image, folder: Path, settings: SynthesisSettings) -> list[Entry]:
     """Labels of one image, one for each object, as ``stages.labels.coco.write_instances`` takes them.
 
     Args:
         image: with K objects.
-        probabilities: (K, m, m) uint8 in 1/255.
-        windows: (K, 4) of the crops.
+        folder: of ``infer_masks``: ``probabilities`` (K, m, m) uint8 in 1/255 and ``windows`` (K, 4) of each image.
         settings: of the synthesis.
     """
+    found = read_npz(folder / f"{image.key}.npz")
     rows = []
-    for index, item in enumerate(image.objects):
+    for item, probabilities, (x0, y0, x1, y1) in zip(image.objects, found["probabilities"], found["windows"].tolist(),
+                                                     strict=True):
         if box_area(item) < settings.min_box:
             mask, score = box_mask(object_box(item), image.size), 1.0
         else:
-            x0, y0, x1, y1 = (int(value) for value in windows[index])
-            mask, score = generated_mask(probabilities[index] / 255, (x0, y0, x1, y1), item, image.size, settings)
+            mask, score = generated_mask(probabilities / 255, (x0, y0, x1, y1), item, image.size, settings)
         rows.append({"image_id": image.entry["id"], "category_id": item["category_id"],
                      "segmentation": rle.encode(mask), "score": score, "weak_id": item["id"]})
     return rows
+
+
+def label_figures(points: Mapping[str, float], scores: Sequence[float]) -> dict[str, float]:
+    """EXITS' own figures of the training labels [%]: points inside boxes that were retrieved as foreground and as
+    background, and the generator's mean certainty.
+
+    Args:
+        points: of ``propagate``'s summary.
+        scores: of the labels.
+    """
+    figures = {name: points[name] for name in ("pseudo_foreground", "pseudo_background")}
+    return {**figures, **({"certainty": round(100 * float(np.mean(scores)), 3)} if scores else {})}

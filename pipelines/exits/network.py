@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stages.cues.backbone import Backbone, Grid, resample
 from stages.cues.settings import BackboneSettings
 from stages.propagation.points import colour_exponent, distance_exponent, feature_exponent
 from stages.runtime.errors import UserError
+from stages.runtime.weights import load_weights
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
@@ -155,7 +156,7 @@ class Generator(nn.Module):
     def __init__(self, settings: EncoderSettings, side: int, mask_stride: int) -> None:
         super().__init__()
         self.settings = settings
-        self.encoder: Any
+        self.encoder: TokenEncoder | Pyramid
         if settings.kind == "vit":
             self.encoder = TokenEncoder(settings.name, settings.weights, settings.arguments, side, settings.stride)
             stride = settings.stride
@@ -171,26 +172,28 @@ class Generator(nn.Module):
 
         ``scores`` (B, N, N) is the difference of the propagation scores in units of 1 / N^2, for a guided encoder.
         """
-        features = self.encoder(images, boxes, scores) if self.settings.kind == "pyramid" else self.encoder(images)
+        vit = isinstance(self.encoder, TokenEncoder)
+        features = self.encoder(images) if vit else self.encoder(images, boxes, scores)
         return self.decoder(features).float().sigmoid()
 
     @torch.no_grad()
     def similarity(self, images: Tensor, boxes: Tensor, settings: PropagationSettings) -> Tensor:
         """(B, N^2, N^2): attention of the chosen layer (ViT), or likeness of features (pyramid)."""
-        vit = self.settings.kind == "vit"
-        if vit and self.encoder.cells != settings.cells:
-            raise UserError(f"exits.propagation.cells is {settings.cells}, the encoder has {self.encoder.cells} tokens "
+        encoder, exponents = self.encoder, []
+        if isinstance(encoder, TokenEncoder) and encoder.cells != settings.cells:
+            raise UserError(f"exits.propagation.cells is {settings.cells}, the encoder has {encoder.cells} tokens "
                             f"along a side; make them equal")
-        exponents = []
-        if not vit:
-            exponents.append(self.encoder.exponent(images, boxes, settings.cells, settings.layer, settings.temperature))
+        if isinstance(encoder, Pyramid):
+            exponents.append(encoder.exponent(images, boxes, settings.cells, settings.layer, settings.temperature))
         if settings.colour > 0:
             exponents.append(colour_exponent(images, settings.cells, settings.colour))
         if settings.locality > 0:
             exponents.append(distance_exponent(settings.cells, settings.locality).to(images.device))
         # A pair that nothing connects would leave rows without any similarity where there are many such pairs.
-        similarity = sum(exponents).exp().clamp(min=1e-12) if exponents else 1.0
-        return similarity * self.encoder.attention(images, settings.layer) if vit else similarity
+        factors = [reduce(torch.add, exponents).exp().clamp(min=1e-12)] if exponents else []
+        if isinstance(encoder, TokenEncoder):
+            factors.append(encoder.attention(images, settings.layer))
+        return reduce(torch.mul, factors)
 
     def groups(self, rate: float, encoder_factor: float) -> list[dict[str, Any]]:
         """Parameter groups: what was pretrained learns ``encoder_factor`` times as fast."""
@@ -199,41 +202,6 @@ class Generator(nn.Module):
         rest = [value for value in self.parameters() if id(value) not in pretrained and value.requires_grad]
         return [{"params": rest, "lr": rate},
                 {"params": [value for value in body.parameters() if value.requires_grad], "lr": rate * encoder_factor}]
-
-
-class Teacher(nn.Module):
-    """The exponential moving average of a generator (section 3.2.3), and how many steps it has followed.
-
-    Args:
-        student: whose weights it starts with.
-        momentum: share of the old average that a step keeps; at first less, so that the start is forgotten.
-    """
-
-    steps: Tensor
-
-    def __init__(self, student: Generator, momentum: float) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(student).requires_grad_(False).eval()
-        self.momentum = momentum
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
-    def train(self, mode: bool = True) -> Teacher:
-        return super().train(False)
-
-    def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
-        """As the generator's."""
-        return self.network(images, boxes, scores)
-
-    @torch.no_grad()
-    def follow(self, student: Generator) -> None:
-        """Move towards the student by one step."""
-        done = int(self.steps)
-        share = 1 - min(self.momentum, (1 + done) / (10 + done))
-        for mean, value in zip(self.network.parameters(), student.parameters(), strict=True):
-            mean.lerp_(value, share)
-        for mean, value in zip(self.network.buffers(), student.buffers(), strict=True):
-            mean.copy_(value)
-        self.steps += 1
 
 
 def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride: int, device: torch.device,
@@ -247,10 +215,5 @@ def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride
         name: entry of the file, where it holds several networks.
     """
     model = Generator(settings.model_copy(update={"weights": "none"}), side, mask_stride)
-    state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        model.load_state_dict(state if name is None else state[name])
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{path}: does not fit the settings ({str(error).splitlines()[0]}); delete {path.parent} and "
-                        f"run `dvc repro` again") from None
+    load_weights(path, model, name)
     return model.requires_grad_(False).to(device).eval()

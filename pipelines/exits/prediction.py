@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.exits.settings import CrfSettings, InferenceSettings
+from pipelines.exits.settings import InferenceSettings
 from pipelines.exits.targets import refined, with_scores
 from stages.cues.crops import cells_in_box
+from stages.propagation.settings import MeanFieldSettings
 
 
 class Guided(Protocol):
@@ -67,7 +68,7 @@ def whole_prediction(network: Guided, crops: Tensor, boxes: Tensor, scores: Tens
     return masks
 
 
-def refine(masks: Tensor, crops: Tensor, boxes: np.ndarray, settings: CrfSettings) -> Tensor:
+def refine(masks: Tensor, crops: Tensor, boxes: np.ndarray, settings: MeanFieldSettings) -> Tensor:
     """Mean-field of probabilities (B, m, m) at the resolution of their crops (B, 3, side, side): (B, side, side)."""
     side = crops.shape[-1]
     inside = torch.from_numpy(np.stack([cells_in_box(box, side, side) for box in boxes])).to(masks)

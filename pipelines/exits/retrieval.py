@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from stages.propagation.points import (
     seed_rows,
     transition_matrix,
 )
+from stages.runtime.files import read_npz
 
 
 def initial_labels(item: Entry, box: np.ndarray, window: Window, side: int, cells: int, inward: float) -> np.ndarray:
@@ -105,3 +107,22 @@ def propagate_image(image: Image, crops: np.ndarray, boxes: np.ndarray, windows:
     categories = np.array([item["category_id"] for item in image.objects], np.int64)
     return {"labels": labels, "scores": scores, "windows": np.array(windows, np.int32).reshape(-1, 4), "boxes": own,
             "categories": categories}
+
+
+def summary(folder: Path) -> dict[str, float]:
+    """How much was retrieved, over the ``.npz`` files of a folder.
+
+    Returns:
+        ``objects``, of them ``objects_without_retrieved_points``, and how many percent of the points inside boxes are
+        ``pseudo_foreground`` and ``pseudo_background``.
+    """
+    counts, objects, without = np.zeros(5, np.int64), 0, 0
+    for path in sorted(folder.glob("*.npz")):
+        labels = read_npz(path)["labels"]
+        counts += [int((labels == value).sum()) for value in range(-2, 3)]
+        objects += len(labels)
+        without += int((np.abs(labels) != PSEUDO_FOREGROUND).all((1, 2)).sum())
+    inside = max(int(counts[1:].sum()), 1)
+    return {"objects": objects, "objects_without_retrieved_points": without,
+            "pseudo_foreground": round(100 * int(counts[3]) / inside, 3),
+            "pseudo_background": round(100 * int(counts[1]) / inside, 3)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class RandomCrops:
         points: if the samples are to have points.
     """
 
-    def __init__(self, objects: list[tuple[Image, int]], side: int, settings: RandomCropSettings, mask_cells: int,
+    def __init__(self, objects: Sequence[tuple[Image, int]], side: int, settings: RandomCropSettings, mask_cells: int,
                  points: PointLabels | None = None) -> None:
         self.objects, self.side, self.settings, self.mask_cells = objects, side, settings, mask_cells
         self.points = points

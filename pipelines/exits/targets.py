@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.exits.settings import CrfSettings
-from stages.propagation.mean_field import mean_field
+from stages.propagation.mean_field import mean_field_by
+from stages.propagation.settings import MeanFieldSettings
 
 
-def refined(masks: Tensor, images: Tensor, inside: Tensor, settings: CrfSettings) -> Tensor:
+def refined(masks: Tensor, images: Tensor, inside: Tensor, settings: MeanFieldSettings) -> Tensor:
     """CRF(M_avg) of eq. 9, and nothing outside the box.
 
     Args:
@@ -19,10 +19,7 @@ def refined(masks: Tensor, images: Tensor, inside: Tensor, settings: CrfSettings
         settings: of the mean-field.
     """
     small = functional.adaptive_avg_pool2d(images.float(), (masks.shape[-2], masks.shape[-1]))
-    return inside * mean_field(
-        masks * inside, small, iterations=settings.iterations, gaussian_xy=settings.gaussian_xy,
-        gaussian_weight=settings.gaussian_weight, bilateral_xy=settings.bilateral_xy,
-        bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight)
+    return inside * mean_field_by(settings, masks * inside, small)
 
 
 def with_scores(masks: Tensor, scores: Tensor, share: float) -> Tensor:

@@ -15,6 +15,8 @@ import numpy as np
 from stages.labels.coco import Entry
 
 Window = tuple[int, int, int, int]
+Numbers = Sequence[float] | np.ndarray
+"""A few numbers, e.g. the four of a box."""
 
 
 def object_box(labels: Entry) -> tuple[float, float, float, float]:
@@ -30,7 +32,7 @@ def object_box(labels: Entry) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def crop_window(box_xyxy: Sequence[float], size: tuple[int, int], margins: Sequence[float]) -> Window:
+def crop_window(box_xyxy: Numbers, size: tuple[int, int], margins: Numbers) -> Window:
     """The box with a margin on each side, in whole pixels, cut at the image's border and at least one pixel wide.
 
     Args:
@@ -67,7 +69,7 @@ def points_in_window(points_xy: Sequence[Sequence[float]], window: Window, size:
     return (points + 0.5 - (x0, y0)) * (size[0] / (x1 - x0), size[1] / (y1 - y0)) - 0.5
 
 
-def box_in_crop(box_xyxy: Sequence[float], window: Window, side: int) -> np.ndarray:
+def box_in_crop(box_xyxy: Numbers, window: Window, side: int) -> np.ndarray:
     """A box of the image on the crop's pixel edges: (4,) float64, cut at the crop's border."""
     x0, y0, x1, y1 = window
     scale = side / (x1 - x0), side / (y1 - y0)
@@ -75,7 +77,7 @@ def box_in_crop(box_xyxy: Sequence[float], window: Window, side: int) -> np.ndar
     return np.clip(corners, 0, side).reshape(4)
 
 
-def cells_in_box(box_xyxy: Sequence[float], side: float, cells: int) -> np.ndarray:
+def cells_in_box(box_xyxy: Numbers, side: float, cells: int) -> np.ndarray:
     """(cells, cells) bool: the cells of a crop of ``side`` pixels whose centre lies inside the box; at least one."""
     left, top, right, bottom = (value * cells / side for value in box_xyxy)
     centres = np.arange(cells) + 0.5

@@ -19,6 +19,9 @@ from stages.runtime.files import read_json
 BOXES = ("extreme_points", "bbox")
 """What gives an object a box; the first that an annotation has counts."""
 
+Crops = tuple[np.ndarray, np.ndarray, list[Window]]
+"""What ``object_crops`` gives."""
+
 _MEANT = {"extreme_points": ("extreme points", "extreme_points"), "bbox": ("a box", "boxes"),
           "point": ("a point", "points")}
 
@@ -68,8 +71,8 @@ def read_images(path: Path, needs: Sequence[str] = BOXES) -> tuple[list[Image], 
             if not any(key in item for key in needs):
                 names, kinds = zip(*(_MEANT[key] for key in needs), strict=True)
                 lacks = f"neither {' nor '.join(names)}" if len(names) > 1 else f"without {names[0]}"
-                raise UserError(f"{path}: image {entry['id']} ({entry['file_name']}), annotation {item['id']}: {lacks}; "
-                                f"annotations.kinds must be {' or '.join(f'[{kind}]' for kind in kinds)}")
+                raise UserError(f"{path}: image {entry['id']} ({entry['file_name']}), annotation {item['id']}: "
+                                f"{lacks}; annotations.kinds must be {' or '.join(f'[{kind}]' for kind in kinds)}")
         images.append(Image(layout.image_key(entry), entry, tuple(objects)))
     return images, weak["categories"]
 
@@ -100,8 +103,7 @@ def large_objects(images: Sequence[Image], min_area: float, setting: str) -> lis
     return found
 
 
-def object_crops(image: Image, pixels: np.ndarray, side: int, margin: float) -> \
-        tuple[np.ndarray, np.ndarray, list[Window]]:
+def object_crops(image: Image, pixels: np.ndarray, side: int, margin: float) -> Crops:
     """Crops of all objects of an image, with the same margin on all four sides.
 
     Args:
@@ -118,6 +120,12 @@ def object_crops(image: Image, pixels: np.ndarray, side: int, margin: float) -> 
     boxes = [box_in_crop(object_box(item), window, side) for item, window in zip(image.objects, windows, strict=True)]
     return (np.stack(crops) if crops else np.zeros((0, side, side, 3), np.uint8),
             np.array(boxes, np.float32).reshape(-1, 4), windows)
+
+
+def read_crops(image: Image, side: int, margin: float) -> Crops:
+    """``object_crops`` of an image's file, which is not decoded where there are no objects."""
+    pixels = read_rgb(image.path) if image.objects else np.zeros((*image.size, 3), np.uint8)
+    return object_crops(image, pixels, side, margin)
 
 
 class Pictures:
