@@ -155,6 +155,12 @@ def loaded_by_name(path: Path) -> tuple[tuple[str | None, str | None, str], ...]
     return ()
 
 
+def choosing_settings() -> list[str]:
+    """The settings by which something is loaded, wherever in the project."""
+    files = [path for package in _PACKAGES for path in sorted((CODE / package).rglob("*.py"))]
+    return sorted({setting for path in files for setting, _, _ in loaded_by_name(path) if setting is not None})
+
+
 def modules_of(module: str, chosen: Mapping[str, str] | None = None) -> dict[str, Path]:
     """Every module (and declared file) of the project that ``module`` needs, itself included.
 
@@ -166,7 +172,9 @@ def modules_of(module: str, chosen: Mapping[str, str] | None = None) -> dict[str
         LookupError: a declared module or file does not exist.
     """
     found: dict[str, Path] = {}
-    pending = [module]
+    parts = module.split(".")
+    packages = [".".join(parts[:count]) for count in range(1, len(parts))]
+    pending = [module, *(name for name in packages if path_of(name) is not None)]
     while pending:
         name = pending.pop()
         if name in found:

@@ -59,7 +59,7 @@ def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: st
 def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *,
                key: Callable[[Item], str], load: Callable[[Item], Loaded],
                build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]], inputs: Sequence[Path],
-               parameters: Any, output: Path, description: str, suffix: str = ".npz",
+               parameters: Any, output: Path | None, description: str, suffix: str = ".npz",
                finish: Callable[[Path], Mapping[str, str | Path]] | None = None) -> None:
     """The whole of a stage that looks at images, one after the other, with a network: one result file per item.
 
@@ -77,7 +77,7 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
             only called where something is missing. Gradients are off.
         inputs: files and folders that the results depend on.
         parameters: settings that they depend on.
-        output: folder of the results.
+        output: folder of the results; none where only what ``finish`` makes of them is wanted.
         description: of the progress bar.
         suffix: ``.npz`` or ``.json``.
         finish: called with the folder of all results, on one process; it may write further files beside that folder and
@@ -106,7 +106,7 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         _wait_for_all()
         if distributed.rank() == 0:
             further = finish(folder) if finish is not None else {}
-            work.publish({"results": output, **further})
+            work.publish({**({} if output is None else {"results": output}), **further})
 
 
 def _write_arrays(path: Path, arrays: Any) -> None:

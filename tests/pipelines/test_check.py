@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def clone(tmp_path, monkeypatch):
     """A folder that looks like a clone: check reads the methods' dvc.yaml and writes data/check."""
     monkeypatch.chdir(tmp_path)
-    for name in ("pipelines", "stages"):
+    for name in ("pipelines", "stages", "dvc.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
 
     def write(changes=None, preset="shapes"):
