@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from stages.evaluation.records import Record
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 
@@ -68,8 +69,6 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     Raises:
         UserError: missing, unreadable, not single-channel or of another size than its image.
     """
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             values = np.array(picture).astype(np.int32)
@@ -90,6 +89,6 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     return np.where(undecided, UNDECIDED, values)
 
 
-def covers(folder: Path, images: Sequence[Mapping[str, Any]]) -> bool:
+def covers(folder: Path, images: Sequence[Record]) -> bool:
     """Whether ``folder`` holds a semantic PNG for the first of ``images`` (a method may write one split only)."""
     return bool(images) and (folder / f"{layout.image_key(images[0])}.png").exists()

@@ -82,6 +82,9 @@ def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     place.reproduce({"seed": 1}, "copy")
     assert (place.folder / "out").read_text() == "seed: 1\n"
     assert (tmp_path / "cache").exists()
+    (place.folder / ".dvc/tmp/rwlock").write_text("")  # as a SIGKILL in the wrong moment leaves it
+    place.reproduce({"seed": 2}, "copy")
+    assert (place.folder / "out").read_text() == "seed: 2\n"
     with pytest.raises(UserError, match="`dvc repro` failed in .*its messages are above"):
         place.reproduce({"seed": 1}, "absent")
     assert (root / "params.yaml").read_text() == "user's"
@@ -110,8 +113,8 @@ class _Recorded:
 
     def read(self, path):
         scores = self.runs[-1][0]["irnet"]["synthesis"].get("scores", "propagated")
-        return {"metrics/score.json": {"train": {"voc": {"AP50": {"cam": 1.0, "propagated": 3.0}[scores]}}},
-                "metrics/evaluate.json": {"voc": {"AP50": 2.0}}}[path]
+        return {"metrics/detail/score.json": {"train": {"voc": {"AP50": {"cam": 1.0, "propagated": 3.0}[scores]}}},
+                "metrics/detail/evaluate.json": {"voc": {"AP50": 2.0}}}[path]
 
 
 def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
