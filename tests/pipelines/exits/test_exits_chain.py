@@ -158,7 +158,7 @@ def test_curves_models_and_gallery(workspace):
 
 def test_score_measures_points_and_both_splits(workspace):
     run("stages.evaluation.score", workspace)
-    metrics = json.loads((workspace / "metrics/score.json").read_text())
+    metrics = json.loads((workspace / "metrics/detail/score.json").read_text())
     assert metrics["train"]["points"]["objects"] == metrics["train"]["objects"]["objects"]
     assert 0 <= metrics["train"]["points"]["given_precision"] <= 100
     assert metrics["val"]["objects"]["labels"] == metrics["val"]["objects"]["objects"]
