@@ -1,8 +1,9 @@
-"""Remove a damaged .dvc/tmp/rwlock: `python -m pipelines.mend [folder]`.
+"""Remove a damaged .dvc/tmp/rwlock or dvc.lock: `python -m pipelines.mend [folder]`.
 
-DVC writes that file in place, so that a SIGKILL in the wrong millisecond leaves it empty or cut, and every later
-`dvc repro` refuses with "JSON structure is corrupted". It only says which files running stages read and write, so
-where no DVC runs in the folder nothing is lost with it. A file that is whole, or with a DVC running, stays as it is.
+DVC writes both in place, so that a SIGKILL in the wrong millisecond leaves them empty or cut, and every later
+`dvc repro` refuses ("JSON structure is corrupted", "is not valid"). The first only says which files running stages read
+and write; what the second says, DVC finds again in its run cache. So where no DVC runs in the folder nothing is lost.
+A file that is whole, or with a DVC running, stays as it is.
 """
 
 from __future__ import annotations
@@ -13,31 +14,43 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
+import yaml
 from dvc.lock import LockError, make_lock
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
 
 def mend(folder: str | Path) -> str:
-    """Remove the ``.dvc/tmp/rwlock`` of ``folder`` if it is no JSON and no DVC runs there.
+    """Remove what is damaged of DVC's own files in ``folder`` if no DVC runs there.
 
     Returns:
-        One line that says what was done or why nothing was; empty if there was nothing to mend.
+        A line per file that says what was done or why nothing was; empty if there was nothing to mend.
     """
-    path = Path(folder).resolve() / ".dvc" / "tmp" / RWLOCK_FILE
-    if not path.exists() or _is_whole(path):
+    temporary = Path(folder).resolve() / ".dvc" / "tmp"
+    damaged = _damaged(folder)
+    if not damaged:
         return ""
     running = next(dvc_processes(folder), None)
     if running is not None:
-        return f"{path}: damaged, but DVC runs here (process {running}); it stays as it is"
+        return "\n".join(f"{path}: damaged, but DVC runs here (process {running}); it stays as it is"
+                         for path in damaged)
     try:
-        # DVC holds this lock while it rewrites the file: one that starts just now cannot be disturbed.
-        with make_lock(str(path.with_name(RWLOCK_LOCK)), tmp_dir=str(path.parent)):
-            if _is_whole(path):
-                return ""
-            path.unlink(missing_ok=True)
+        # DVC holds this lock while it rewrites its files: one that starts just now cannot be disturbed.
+        with make_lock(str(temporary / RWLOCK_LOCK), tmp_dir=str(temporary)):
+            damaged = _damaged(folder)
+            for path in damaged:
+                path.unlink(missing_ok=True)
     except LockError:
-        return f"{path}: damaged, but a DVC that has just started holds it; it stays as it is"
-    return f"{path}: was damaged (a killed DVC leaves it so); removed"
+        return "\n".join(f"{path}: damaged, but a DVC that has just started holds it; it stays as it is"
+                         for path in damaged)
+    return "\n".join(f"{path}: was damaged (a killed DVC leaves it so); removed" for path in damaged)
+
+
+def _damaged(folder: str | Path) -> list[Path]:
+    """DVC's own files that are not what they should be."""
+    root = Path(folder).resolve()
+    locks = [root / "dvc.lock", *sorted(root.glob("pipelines/*/dvc.lock"))]
+    found = [root / ".dvc" / "tmp" / RWLOCK_FILE, *locks]
+    return [path for path in found if path.exists() and not _is_whole(path)]
 
 
 def dvc_processes(folder: str | Path) -> Iterator[int]:
@@ -72,12 +85,15 @@ def _repository(folder: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file is JSON; one that is gone by now, or that cannot be read, is not ours to mend."""
+    """Whether a file is JSON, or a lock file of stages; one that is gone, or cannot be read, is not ours to mend."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".lock":
+            return "stages" in (yaml.safe_load(text) or {})
+        json.loads(text)
     except OSError:
         return True
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, yaml.YAMLError, TypeError):
         return False
     return True
 

@@ -56,7 +56,7 @@ def mean_iou(counts: np.ndarray) -> float:
 
 
 def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int] | None = None) -> np.ndarray:
-    """Read a semantic PNG: pixel value = category id, 0 background, 255 undecided (if no category has that id).
+    """Read a semantic PNG: pixel value = category id, 0 background, 255 undecided, or 65535 where 255 is a category.
 
     Args:
         path: of the PNG.
@@ -79,7 +79,7 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     if values.shape != (height, width):
         raise UserError(f"{path}: a single-channel PNG of {width} x {height} pixels was expected, "
                         f"found an array of shape {values.shape}")
-    undecided = (values == 255) & (255 not in (places or {}))
+    undecided = values == (65535 if 255 in (places or {}) else 255)
     if places is not None:
         table = np.zeros(int(values.max(initial=0)) + 1, np.int32)
         for category, number in places.items():

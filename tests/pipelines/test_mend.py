@@ -133,3 +133,17 @@ def test_the_command_says_what_it_did_in_one_line(tmp_path):
     found = subprocess.run([*command, str(tmp_path)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
                            check=True)
     assert found.stdout == ""
+
+
+@pytest.mark.parametrize(("text", "damaged"), [
+    ("", True), ("schema: '2.0'\n", True), ("schema: '2.0'\nstages:\n  a:\n    cmd: x\n", False),
+    ("schema: '2.0'\nstages:\n  a: {cmd: [", True)])
+def test_lock_files_that_a_kill_cut_short(tmp_path, text, damaged):
+    """DVC finds in its run cache what a lock file said."""
+    for path in (tmp_path / "dvc.lock", tmp_path / "pipelines/irnet/dvc.lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    message = mend(tmp_path)
+    assert message.count("removed") == (2 if damaged else 0)
+    assert (tmp_path / "dvc.lock").exists() == (not damaged)

@@ -72,7 +72,8 @@ def test_provenance_says_what_it_was_made_with():
 
 def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     root = tmp_path / "clone"
-    _write(root, {"dvc.yaml": "stages:\n  copy:\n    cmd: cp params.yaml out\n    deps: [params.yaml, stages/a.py]\n"
+    _write(root, {".dvcignore": "__pycache__\n",
+                  "dvc.yaml": "stages:\n  copy:\n    cmd: cp params.yaml out\n    deps: [params.yaml, stages/a.py]\n"
                               "    outs: [out]\n", "stages/a.py": "", "pipelines/b.py": "", "params.yaml": "user's"})
     monkeypatch.setattr(workspace, "ROOT", root)
     monkeypatch.setattr(workspace, "load_params", lambda path: None)
@@ -88,7 +89,8 @@ def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="`dvc repro` failed in .*its messages are above"):
         place.reproduce({"seed": 1}, "absent")
     assert (root / "params.yaml").read_text() == "user's"
-    assert sorted(path.name for path in root.iterdir()) == [".work", "dvc.yaml", "params.yaml", "pipelines", "stages"]
+    assert sorted(path.name for path in root.iterdir()) == [".dvcignore", ".work", "dvc.yaml", "params.yaml",
+                                                            "pipelines", "stages"]
 
 
 def test_commands_refuse_what_they_do_not_know(tmp_path):
