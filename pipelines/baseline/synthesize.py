@@ -1,7 +1,7 @@
 """Make a mask of every object of train and val from its box or extreme points alone.
 
 Reads data/annotations and data/dataset/images; writes data/baseline/pseudo_labels.json, pseudo_labels_val.json and
-figures.json. ``weak_id`` is the id of the object's weak annotation. The figure ``box_filled`` is the share of a training
+figures.json. ``weak_id`` is the id of the object's weak annotation. ``box_filled`` is the share of a training
 object's box that its mask fills, the mean over objects [%].
 """
 
