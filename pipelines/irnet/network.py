@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.irnet.settings import NetworkSettings
-from stages.cues.backbone import Backbone, Grid, resample
+from pipelines.irnet.settings import IRNetSettings, NetworkSettings
+from stages.cues.backbone import Backbone, Grid, grid_of, resample
+from stages.cues.classification import classifier_backbone
 
 
 def _layer(inputs: int, outputs: int, groups: int) -> nn.Sequential:
@@ -59,9 +61,9 @@ class IRNet(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB images (N, 3, H, W) to displacement (N, 2, h, w) as (dy, dx) in cells and boundary (N, h, w) in 0..1.
+        """RGB images (N, 3, H, W) to displacement (N, 2, h, w) as (dy, dx) in cells and boundary (N, h, w), logits.
 
-        The mean that training leaves in ``displacement_mean`` is already subtracted (section 4.3).
+        The losses want the logits; inference (``fields.fields``) gives their sigmoid. The mean that training leaves in ``displacement_mean`` is already subtracted (section 4.3).
         """
         size = tuple(-(-side // int(self.grid.stride)) for side in images.shape[-2:])
         with torch.no_grad():
@@ -87,9 +89,14 @@ class IRNet(nn.Module):
         return self.decode(features) - self.displacement_mean.view(1, 2, 1, 1)
 
     def _boundary(self, levels: list[Tensor], size: tuple[int, ...]) -> Tensor:
-        """Each level reduced and resized to the grid, all together through one last 1x1 convolution."""
+        """Each level reduced and resized to the grid, all together through one last 1x1 convolution, to logits."""
         maps = []
         for level, edge, grid in zip(levels, self.edge, self.level_grids, strict=True):
             features = edge(level)
             maps.append(features if grid == self.grid else resample(features, grid, self.grid, (size[0], size[1])))
-        return self.edge_last(torch.cat(maps, dim=1)).sigmoid()[:, 0]
+        return self.edge_last(torch.cat(maps, dim=1))[:, 0]
+
+
+def build_irnet(classifier: Path, settings: IRNetSettings, device: torch.device) -> IRNet:
+    """IRNet on the trained classifier's backbone, its own layers fresh."""
+    return IRNet(classifier_backbone(classifier, device), settings.network, grid_of(settings.grid)).to(device)

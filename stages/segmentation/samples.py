@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.cues.augment import random_view
+from stages.cues.augment import Map, random_view
 from stages.cues.settings import AugmentSettings
+from stages.cues.views import to_tensor
 from stages.labels.images import read_rgb
 from stages.runtime import layout
 from stages.runtime.errors import UserError, summarise
@@ -56,10 +57,5 @@ class LabelledImages:
         image = self.images[index]
         pixels = read_rgb(self.pictures / image["file_name"])
         labels = read_indices(self.label_path(image), pixels.shape[:2], self.table)
-        view, cut, _ = random_view(pixels, labels, generator, self.augment, IGNORE)
-        return {"image": to_tensor(view), "labels": torch.from_numpy(np.ascontiguousarray(cut))}
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 to (3, H, W) uint8."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        view = random_view(pixels, {"labels": Map(labels, outside=IGNORE)}, generator, self.augment)
+        return {"image": to_tensor(view.image), "labels": torch.from_numpy(view.maps["labels"])}

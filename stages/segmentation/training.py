@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stages.cues.views import to_tensor
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.training import Training
@@ -17,7 +18,7 @@ from stages.segmentation.inference import infer_semantic, most_likely
 from stages.segmentation.labels import category_map
 from stages.segmentation.losses import semantic_losses
 from stages.segmentation.network import SegmentationNetwork
-from stages.segmentation.samples import LabelledImages, to_tensor
+from stages.segmentation.samples import LabelledImages
 from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
 
 Entry = Mapping[str, Any]
