@@ -1,7 +1,6 @@
-"""Draw the boxes and extreme points of a few training images, for the report, which shows the masks itself.
+"""Draw the boxes and extreme points of a few images, for the report, which shows the masks itself.
 
-Reads data/annotations/train_weak.json and data/dataset/images; writes data/baseline/gallery/ (JPEG pictures and
-panels.json).
+Reads data/annotations and data/dataset/images; writes data/baseline/gallery/ (JPEG pictures and panels.json).
 """
 
 from __future__ import annotations
@@ -11,24 +10,20 @@ from pathlib import Path
 from pipelines.baseline.drawing import panels
 from stages.cues.objects import read_images
 from stages.evaluation.settings import ReportSettings
-from stages.labels.images import read_rgb
-from stages.labels.panels import write_panels
+from stages.labels.panels import gallery_stage
 from stages.runtime import layout
 from stages.runtime.settings import load_settings
 from stages.runtime.stage import run_stage
-from stages.runtime.work import Work
-
-GALLERY = layout.method_data("baseline") / "gallery"
 
 
 def main(params: Path) -> None:
     """Draw the first images."""
-    count = load_settings(params, report=ReportSettings).report.gallery_images
-    images = read_images(layout.WEAK["train"])[0][:count]
-    with Work(__file__, [layout.WEAK["train"], layout.IMAGES], [count]) as work:
-        write_panels(work.subfolder("gallery"),
-                     ((image.entry, panels(image, read_rgb(image.path))) for image in images))
-        work.publish({"gallery": GALLERY})
+    report = load_settings(params, report=ReportSettings).report
+    objects = {(split, image.entry["id"]): image for split, path in layout.WEAK.items()
+               for image in read_images(path)[0]}
+    gallery_stage(__file__, "baseline",
+                  lambda image, pixels: panels(objects[image["split"], image["id"]], pixels), inputs=[],
+                  parameters=None, images=report.gallery_images, validation_images=report.validation_images)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
 LABELS = {"train": layout.pseudo_labels("baseline"),
-          "val": layout.method_data("baseline") / "pseudo_labels_val.json"}
+          "val": layout.pseudo_labels("baseline", "val")}
 FIGURES = layout.method_data("baseline") / "figures.json"
 
 

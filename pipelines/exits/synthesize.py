@@ -25,7 +25,7 @@ from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
-LABELS = {"train": layout.pseudo_labels("exits"), "val": layout.method_data("exits") / "pseudo_labels_val.json"}
+LABELS = {"train": layout.pseudo_labels("exits"), "val": layout.pseudo_labels("exits", "val")}
 FIGURES = layout.method_data("exits") / "figures.json"
 
 
