@@ -28,8 +28,8 @@ def field_inference(classifier: Path, irnet: Path, device: torch.device,
         settings: network and inference.
 
     Returns:
-        A function of the sub-folder (of no account here), a COCO image and its pixels (3, H, W) uint8, which gives ``displacement`` (2, h, w) float16,
-        (dy, dx) in cells, and ``boundary`` (h, w) float16 in 0..1.
+        A function of the sub-folder (of no account here), a COCO image and its pixels (3, H, W) uint8, which gives
+        ``displacement`` (2, h, w) float16, (dy, dx) in cells, and ``boundary`` (h, w) float16 in 0..1.
 
     Raises:
         UserError: weights that are missing, or do not fit the settings.
@@ -74,7 +74,7 @@ def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.in
         displacement, logits = model(image[None].flip(-1))
         mirrored = torch.cat([displacement, logits.sigmoid()[:, None]], dim=1)
         mirrored = mirrored * torch.tensor([1.0, -1.0, 1.0], device=mirrored.device).view(1, 3, 1, 1)
-        # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere unless they fill it.
+        # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere if they overhang.
         target = Grid(-grid.stride, size[1] - 1 - grid.origin)
         both = (both + resample(mirrored, rows, grid, (cells[0], cells[1]), (columns, target))) / 2
     if shown != size:

@@ -18,7 +18,7 @@ def refine_displacement(displacement_yx: np.ndarray, iterations: int) -> np.ndar
     """
     field = np.asarray(displacement_yx, np.float32)
     height, width = field.shape[1:]
-    here = np.stack(np.mgrid[:height, :width]).astype(np.float32)
+    here = np.indices((height, width)).astype(np.float32)
     border = np.array([height - 1, width - 1], np.float32).reshape(2, 1, 1)
     refined = field.copy()
     for _ in range(iterations):
@@ -67,7 +67,7 @@ def instance_map(displacement_yx: np.ndarray, refinements: int, centroid: float)
     if count == 0:
         return np.zeros((height, width), np.int32)
     refined = refine_displacement(field, refinements)
-    here = np.stack(np.mgrid[:height, :width])
+    here = np.indices((height, width))
     target = np.rint(here + refined).astype(np.intp)
     target[0].clip(0, height - 1, out=target[0])
     target[1].clip(0, width - 1, out=target[1])

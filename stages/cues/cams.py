@@ -32,8 +32,9 @@ def cam_inference(classifier: Path, device: torch.device, settings: CamSettings,
         stride: image pixels per cell of the maps.
 
     Returns:
-        A function of the sub-folder (of no account here), a COCO image with ``tags`` and its pixels (3, H, W) uint8, which gives ``classes`` (K,) category
-        ids of the tags that the classifier knows, by id, and ``cams`` (K, h, w) float16 in 0..1.
+        A function of the sub-folder (of no account here), a COCO image with ``tags`` and its pixels (3, H, W) uint8,
+        which gives ``classes`` (K,) category ids of the tags that the classifier knows, by id, and ``cams`` (K, h, w)
+        float16 in 0..1.
     """
     model, category_ids = load_classifier(classifier, device)
 

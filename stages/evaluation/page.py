@@ -60,12 +60,12 @@ def galleries(method: str, settings: ReportSettings) -> tuple[dict[str, list[gal
     for split, heading, limit in (("train", "Training images", settings.gallery_images),
                                   ("val", "Validation images", settings.validation_images)):
         weak, truth = read_coco(layout.WEAK[split]), read_truth(layout.TRUTH[split])
-        labels, predictions = layout.pseudo_labels(method), layout.predictions(method)
-        has_labels, has_predictions = split == "train" and labels.exists(), split == "val" and predictions.exists()
+        labels, predictions = layout.pseudo_labels(method, split), layout.predictions(method)
+        has_predictions = split == "val" and predictions.exists()
         sources = gallery.Sources(
             # Tags alone stand beside the title; a picture of them would be the image again.
             weak=by_image(weak["annotations"]) or None,
-            labels=by_image(read_coco(labels)["annotations"]) if has_labels else None,
+            labels=by_image(read_coco(labels)["annotations"]) if labels.exists() else None,
             truth=None if truth.reason else by_image(truth.annotations),
             predictions=by_image(read_predictions(predictions, truth)) if has_predictions else None,
             names=truth.names(), things=frozenset(truth.things))

@@ -26,7 +26,7 @@ def main(params: Path) -> None:
     """Read settings, labels and truth; write the metrics."""
     settings = load_settings(params, method=str, score=ScoreSettings, runtime=RuntimeSettings)
     data = layout.method_data(settings.method)
-    labels = {"train": layout.pseudo_labels(settings.method), "val": data / "pseudo_labels_val.json"}
+    labels = {"train": layout.pseudo_labels(settings.method), "val": layout.pseudo_labels(settings.method, "val")}
     own = read_figures(figures_path(settings.method))
     metrics = score_files(labels, data, settings.score, settings.runtime)
     write_json(layout.METRICS / "score.json", headline_of_labels(metrics, own), indent=2)

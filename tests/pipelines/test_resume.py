@@ -44,9 +44,9 @@ MIDDLE = {
     },
     "exits": {
         "train_extractor": "exits-train_extractor-*/checkpoint.pt",
-        "propagate": "exits-propagate-*/points/*/*.npz",
+        "propagate": "exits-propagate-*/results/*/*.npz",
         "train_generator": "exits-train_generator-*/checkpoint.pt",
-        "infer_masks": "exits-infer_masks-*/probabilities/*/*.npz",
+        "infer_masks": "exits-infer_masks-*/results/*/*.npz",
     },
 }
 

@@ -51,7 +51,8 @@ def test_dropout_acts_in_training_only(network):
 
 
 def test_unknown_layers_are_refused_with_those_that_there_are(network):
-    with pytest.raises(UserError, match=r"layer 'layer5': backbone 'resnet10t' .*did you mean 'layer\d'.*layer4") as info:
+    message = r"layer 'layer5': backbone 'resnet10t' .*did you mean 'layer\d'.*layer4"
+    with pytest.raises(UserError, match=message) as info:
         network.layer("layer5")
     assert "bn1" in str(info.value)
     for call in (lambda: network.open_at("body.layer4", torch.rand(1, 3, 32, 32)),
