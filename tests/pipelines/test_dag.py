@@ -219,7 +219,7 @@ def test_settings_that_change_nothing_rerun_nothing(method, name):
 
 def test_check_sees_every_change_of_the_code():
     deps = _common()["check"]["deps"]
-    assert deps == ["params.yaml", "dvc.yaml", "stages", *code.code_files(ROOT / "pipelines", ROOT)]
+    assert deps == ["params.yaml", "stages", *code.code_files(ROOT / "pipelines", ROOT)]
     assert "__pycache__" in (ROOT / ".dvcignore").read_text(encoding="utf-8").split()
 
 
