@@ -255,5 +255,5 @@ def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
     return origins
 
 
-def _pair(value: Any) -> int:
+def _pair(value: int | tuple[int, ...] | list[int]) -> int:
     return int(value[0] if isinstance(value, (tuple, list)) else value)

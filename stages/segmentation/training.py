@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from stages.cues.views import to_tensor
+from stages.labels.coco import Entry
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.training import Training
@@ -21,7 +22,6 @@ from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.samples import LabelledImages
 from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
 
-Entry = Mapping[str, Any]
 """A COCO image entry: ``id``, ``file_name``, perhaps ``tags``."""
 
 
