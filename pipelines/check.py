@@ -1,7 +1,7 @@
 """Refuse what cannot work, before anything runs, and say what will run: stages, device, rough time and disk.
 
-Reads params.yaml as a whole; writes data/check, whose content never changes, so that other stages run again only
-where their own settings changed.
+Reads params.yaml as a whole and all code; writes data/check, whose content never changes, so that other stages run
+again only where their own settings changed, and data/code, what code and settings each stage runs with.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipelines.code import check_dependencies, write_fingerprints
+from pipelines.settings import METHODS, load_params
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
 from stages.runtime.stage import run_stage
@@ -24,9 +26,8 @@ REFERENCE = Path("metrics/reference.json")
 
 def main(params: Path) -> None:
     """Check and describe."""
-    from pipelines.settings import load_params
-
     settings = load_params(params)
+    check_dependencies()
     check_dataset(settings)
     check_weights(settings)
     check_engine(settings)
@@ -34,6 +35,7 @@ def main(params: Path) -> None:
         print(line)
     if not REFERENCE.exists():
         write_text(REFERENCE, "{}\n")
+    write_fingerprints(settings, list(METHODS))
     write_text(OUTPUT, "checked\n")
 
 

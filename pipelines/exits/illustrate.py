@@ -83,7 +83,7 @@ def main(params: Path) -> None:
     settings = load_settings(params, report=ReportSettings)
 
     images = read_images(layout.WEAK["train"])[0][:settings.report.gallery_images]
-    with Work("exits-illustrate", [POINTS, PROBABILITIES, layout.WEAK["train"]],
+    with Work(__file__, [POINTS, PROBABILITIES, layout.WEAK["train"]],
               [settings.report.gallery_images]) as work:
         write_panels(work.subfolder("gallery"),
                      ((image.entry, panels(image, read_rgb(layout.IMAGES / image.entry["file_name"])))

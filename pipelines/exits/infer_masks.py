@@ -102,7 +102,7 @@ def main(params: Path) -> None:
 
     chosen, crops = settings.exits.inference, settings.exits.crops
     generator = settings.exits.generator
-    with Work("exits-infer_masks", [GENERATOR / "weights.pt", POINTS, layout.IMAGES, *layout.WEAK.values()],
+    with Work(__file__, [GENERATOR / "weights.pt", POINTS, layout.IMAGES, *layout.WEAK.values()],
               [crops, generator.encoder, generator.mask_stride, generator.points, chosen]) as work:
         network = load_generator(GENERATOR / "weights.pt", generator.encoder, crops.side, generator.mask_stride,
                                  devices.resolve(settings.runtime.device), chosen.network)

@@ -148,7 +148,7 @@ def main(params: Path) -> None:
     from stages.runtime import devices
 
     chosen = settings.exits
-    with Work("exits-propagate", [EXTRACTOR / "weights.pt", layout.IMAGES, *layout.WEAK.values()],
+    with Work(__file__, [EXTRACTOR / "weights.pt", layout.IMAGES, *layout.WEAK.values()],
               [chosen.crops, chosen.extractor, chosen.propagation]) as work:
         extractor = load_extractor(chosen, devices.resolve(settings.runtime.device))
         pictures, found = Pictures(), {}

@@ -105,7 +105,7 @@ def main(params: Path) -> None:
 
     chosen, crops = settings.exits.synthesis, settings.exits.crops
     names = {"train": layout.pseudo_labels("exits"), "val": layout.method_data("exits") / "pseudo_labels_val.json"}
-    with Work("exits-synthesize", [PROBABILITIES, layout.IMAGES, *layout.WEAK.values()], [crops, chosen]) as work:
+    with Work(__file__, [PROBABILITIES, layout.IMAGES, *layout.WEAK.values()], [crops, chosen]) as work:
         for split, path in names.items():
             images, categories = read_images(layout.WEAK[split])
             found = parallel_map(partial(_one, split=split, crops=crops, settings=chosen), images, settings.runtime,

@@ -32,7 +32,7 @@ def main(params: Path) -> None:
 
     crops, chosen = settings.exits.crops, settings.exits.extractor
     objects = trainable(read_images(layout.WEAK["train"])[0], crops.min_area)
-    with Work("exits-train_extractor", [layout.IMAGES, layout.WEAK["train"]],
+    with Work(__file__, [layout.IMAGES, layout.WEAK["train"]],
               [settings.seed, crops, chosen]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "exits", "extractor"))
         model = Generator(chosen.encoder, crops.side, chosen.mask_stride)

@@ -67,7 +67,7 @@ def main(params: Path) -> None:
 
     crops, chosen = settings.exits.crops, settings.exits.generator
     objects = trainable(read_images(layout.WEAK["train"])[0], crops.min_area)
-    with Work("exits-train_generator", [POINTS, layout.IMAGES, layout.WEAK["train"]],
+    with Work(__file__, [POINTS, layout.IMAGES, layout.WEAK["train"]],
               [settings.seed, crops, chosen]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "exits", "generator"))
         device = devices.resolve(settings.runtime.device)

@@ -69,7 +69,7 @@ def main(params: Path) -> None:
     settings = load_settings(params, irnet=IRNetSettings, report=ReportSettings)
     images = read_json(layout.WEAK["train"])["images"][:settings.report.gallery_images]
     inputs = [CAMS, RELATIONS, FIELDS, PROPAGATED, layout.WEAK["train"]]
-    with Work("irnet-illustrate", inputs, [settings.report.gallery_images, settings.irnet.grid]) as work:
+    with Work(__file__, inputs, [settings.report.gallery_images, settings.irnet.grid]) as work:
         write_panels(work.subfolder("gallery"),
                      ((image, panels(image, read_rgb(layout.IMAGES / image["file_name"]), settings.irnet))
                       for image in images))

@@ -34,7 +34,7 @@ def main(params: Path) -> None:
 
     chosen = settings.irnet.cams
     images = read_json(layout.WEAK["train"])["images"]
-    with Work("irnet-infer_cams", [layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"],
+    with Work(__file__, [layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"],
               [chosen, settings.irnet.grid]) as work, torch.no_grad():
         device = devices.resolve(settings.runtime.device)
         model, category_ids = load_classifier(CLASSIFIER, device)

@@ -51,7 +51,7 @@ def main(params: Path) -> None:
     from stages.runtime import devices
 
     images = read_json(layout.WEAK["train"])["images"]
-    with Work("irnet-infer_fields", [layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt",
+    with Work(__file__, [layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt",
                                      IRNET / "weights.pt"],
               [settings.irnet.inference, settings.irnet.network, settings.irnet.grid]) as work, torch.no_grad():
         device = devices.resolve(settings.runtime.device)

@@ -50,7 +50,7 @@ def main(params: Path) -> None:
     """Every image on its own, on all workers."""
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     images = read_json(layout.WEAK["train"])["images"]
-    with Work("irnet-propagate", [CAMS, FIELDS], settings.irnet.propagation) as work:
+    with Work(__file__, [CAMS, FIELDS], settings.irnet.propagation) as work:
         folder = work.subfolder("propagated")
         missing = [image for image in images if not (folder / f"{layout.image_key(image)}.npz").exists()]
         parallel_map(partial(_one, folder=folder, settings=settings.irnet), missing, settings.runtime, "random walk")

@@ -95,7 +95,7 @@ def main(params: Path) -> None:
     weak = read_json(layout.WEAK["train"])
     # 255 means "undecided" in an 8-bit label picture, so more categories than 254 take 16 bits.
     wide = max(category["id"] for category in weak["categories"]) > 254
-    with Work("irnet-synthesize", [CAMS, PROPAGATED, layout.WEAK["train"]],
+    with Work(__file__, [CAMS, PROPAGATED, layout.WEAK["train"]],
               [settings.irnet.synthesis, settings.irnet.grid]) as work:
         folder = work.subfolder("semantic")
         found = parallel_map(partial(_one, folder=folder, settings=settings.irnet, wide=wide), weak["images"],

@@ -38,7 +38,7 @@ def main(params: Path) -> None:
     if not tagged:
         raise UserError(f"{layout.WEAK['train']}: no image has a tag of a thing class; IRNet learns from tags, "
                         f"so the annotations need them (annotations.kinds: [tags])")
-    with Work("irnet-train_classifier", [*layout.WEAK.values(), layout.IMAGES], [settings.seed, chosen]) as work:
+    with Work(__file__, [*layout.WEAK.values(), layout.IMAGES], [settings.seed, chosen]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "irnet", "classifier"))
         model = Classifier(chosen.backbone, len(category_ids), chosen.dropout, chosen.logit_scale)
         optimizer = training.make_optimizer(

@@ -97,7 +97,7 @@ def main(params: Path) -> None:
     images = [image for image in weak["images"] if things & set(image["tags"])]
     if not images:
         raise UserError(f"{layout.WEAK['train']}: no image has a tag of a thing class; IRNet learns from tags")
-    with Work("irnet-train_irnet", [RELATIONS, layout.IMAGES, layout.WEAK["train"], CLASSIFIER / "weights.pt"],
+    with Work(__file__, [RELATIONS, layout.IMAGES, layout.WEAK["train"], CLASSIFIER / "weights.pt"],
               [settings.seed, chosen, settings.irnet.grid]) as work:
         torch.manual_seed(seeds.entropy(settings.seed, "irnet", "irnet"))
         model = build(settings.irnet, devices.resolve(settings.runtime.device))

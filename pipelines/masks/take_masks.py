@@ -24,7 +24,7 @@ def main(params: Path) -> None:
         reason = truth.get("info", {}).get("reason", "it has no masks")
         raise UserError(f"method: masks needs true masks, and the data set has none: {reason}")
     things = set(category_indices(truth["categories"], things_only=True))
-    with Work("masks-take_masks", [layout.TRUTH["train"]], []) as work:
+    with Work(__file__, [layout.TRUTH["train"]], []) as work:
         annotations = [{"image_id": item["image_id"], "category_id": item["category_id"],
                         "segmentation": item["segmentation"], "score": 1.0, "iscrowd": item.get("iscrowd", 0)}
                        for item in truth["annotations"] if item["category_id"] in things]

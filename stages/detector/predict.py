@@ -6,8 +6,11 @@ sorted by image and score. An interrupted run goes on with the first image that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stages.detector.data import coco_results
 from stages.detector.engines import engine
@@ -17,31 +20,34 @@ from stages.labels.images import read_rgb
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
-from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
-from stages.runtime.work import Work
 
 
 def main(params: Path) -> None:
-    settings = load_settings(params, method=str, seed=int, runtime=RuntimeSettings, detector=DetectorSettings)
+    """Every image on its own; then one file."""
+    from stages.runtime.walk import walk_stage
+
+    settings = load_settings(params, method=str, runtime=RuntimeSettings, detector=DetectorSettings)
     model = layout.method_models(settings.method) / "detector"
     trained, categories = read_model(model)
     images = sorted(coco.read_coco(layout.WEAK["val"])["images"], key=lambda image: image["id"])
     predict = settings.detector.predict
-    inputs = [layout.WEAK["val"], model / "model.pth", model / "settings.json"]
-    with Work("predict", inputs, [predict]) as work:
-        done = work.subfolder("images")
-        pending = [image for image in images if not (done / f"{layout.image_key(image)}.json").exists()]
-        if pending:
-            predictor = engine(trained.engine).load(model / "model.pth", trained, len(categories), predict,
-                                                    settings.runtime)
-            for image in progress(pending, len(images), "finding instances", len(images) - len(pending)):
-                detections = predictor(read_rgb(layout.IMAGES / image["file_name"]))
-                write_json(done / f"{layout.image_key(image)}.json", coco_results(image["id"], detections, categories))
-        results = [result for image in images for result in read_json(done / f"{layout.image_key(image)}.json")]
-        write_json(work.path("predictions.json"), results)
-        work.publish({"predictions.json": layout.predictions(settings.method)})
+
+    def build(device: object) -> Callable[[str, coco.Entry, np.ndarray], list[coco.Entry]]:
+        predictor = engine(trained.engine).load(model / "model.pth", trained, len(categories), predict,
+                                                settings.runtime)
+        return lambda part, image, pixels: coco_results(image["id"], predictor(pixels), categories)
+
+    def collect(folder: Path) -> dict[str, Path]:
+        results = [result for image in images for result in read_json(folder / f"{layout.image_key(image)}.json")]
+        write_json(folder.parent / "predictions.json", results)
+        return {"predictions.json": layout.predictions(settings.method)}
+
+    walk_stage(__file__, params, settings.runtime, {"": images}, key=layout.image_key,
+               load=lambda image: read_rgb(layout.IMAGES / image["file_name"]), build=build,
+               inputs=[layout.WEAK["val"], layout.IMAGES, model / "model.pth", model / "settings.json"],
+               parameters=predict, output=None, description="finding instances", suffix=".json", finish=collect)
 
 
 def read_model(folder: Path) -> tuple[DetectorSettings, list[dict[str, Any]]]:

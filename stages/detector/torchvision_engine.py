@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from stages.detector import network
 from stages.detector.data import Labels, TrainingSamples
 from stages.detector.settings import DetectorPredictSettings, DetectorSettings, DetectorTrainSettings
-from stages.runtime import devices, distributed, seeds, training
-from stages.runtime.files import atomic_path
+from stages.runtime import devices, distributed, optimisation, seeds, training
 from stages.runtime.settings import RuntimeSettings
+from stages.runtime.weights import load_weights, save_weights
 
 
 def check(settings: DetectorSettings) -> None:
@@ -34,8 +34,7 @@ def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runtim
         seed=seed, runtime=runtime, description="training the detector", collate=_collate,
         clip_norm=schedule.clip_gradients or None)
     if distributed.rank() == 0:
-        with atomic_path(folder / "model.pth") as temporary:
-            torch.save({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
+        save_weights(folder / "model.pth", model.state_dict())
 
 
 def rate_factor(done: float, settings: DetectorTrainSettings) -> float:
@@ -43,7 +42,7 @@ def rate_factor(done: float, settings: DetectorTrainSettings) -> float:
     step = done * settings.steps
     warmup = min(1.0, 0.001 + 0.999 * step / settings.warmup_steps) if settings.warmup_steps else 1.0
     if settings.decay == "cosine":
-        return warmup * training.cosine()(done)
+        return warmup * optimisation.cosine()(done)
     # Shares are compared with a little slack: (k / steps) * steps may fall short of k.
     return warmup * settings.gamma ** sum(done >= milestone - 1e-9 for milestone in settings.milestones)
 
@@ -78,7 +77,7 @@ def load(weights: Path, settings: DetectorSettings, classes: int, predict: Detec
          runtime: RuntimeSettings) -> Predictor:
     """The trained network, ready to predict."""
     model = network.build(settings.torchvision, predict, classes, pretrained=False)
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    load_weights(weights, model)
     return Predictor(model, devices.resolve(runtime.device), predict.mask_threshold)
 
 

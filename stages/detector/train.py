@@ -27,9 +27,9 @@ def main(params: Path) -> None:
     labels_path = layout.pseudo_labels(settings.method)
     labels = read_labels(labels_path, layout.IMAGES, detector.train)
     if detector.engine == "torchvision":  # Detectron2 starts its own processes
-        distributed.launch("stages.detector.train", params, settings.runtime.processes)
+        distributed.launch(__file__, params, settings.runtime.processes)
     inputs = [labels_path, layout.IMAGES, *detector.weights_files()]
-    with Work("train", inputs, [settings.seed, detector.network()]) as work:
+    with Work(__file__, inputs, [settings.seed, settings.runtime.precision, detector.network()]) as work:
         chosen.train(labels, detector, settings.seed, settings.runtime, work.folder)
         if distributed.rank() == 0:
             # Copies: a run that is killed between here and the end finds its checkpoint's curves again.

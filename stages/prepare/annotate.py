@@ -52,7 +52,7 @@ def annotate(annotations: AnnotationSettings, runtime: RuntimeSettings) -> None:
     Raises:
         UserError: labels that the data set does not carry; nothing is in place then.
     """
-    with Work("annotate", list(layout.TRUTH.values()), annotations) as work:
+    with Work(__file__, list(layout.TRUTH.values()), annotations) as work:
         for part, path in layout.TRUTH.items():
             truth = read_coco(path)
             source = _source(truth, annotations.source, path)

@@ -49,7 +49,7 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
                         f"pictures; number the categories from 1 on")
     _check_tags(source, dataset)
     placements = _plan_images(source, dataset, runtime)
-    with Work("prepare", source.files, dataset) as work:
+    with Work(__file__, source.files, dataset) as work:
         folder_of_images = work.subfolder("images")
         kept = tuple(category["id"] for category in source.categories)
         truths = {}

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
+from stages.runtime import distributed
 from stages.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 
 def resolve(device: str) -> torch.device:
-    """Turn a setting into a device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+    """Turn a setting into this process's device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Of several processes on one machine each gets the GPU of its own number, and that becomes its current one, before
+    anything is built on it.
 
     Raises:
         UserError: the device is not one that this machine has.
     """
-    import torch
-
     # The same bytes from run to run on a GPU too: no kernels chosen by timing or summing in any order.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    shared = distributed.world_size() > 1
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return _own_gpu() if shared else torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         wanted = torch.device(device)
+        if wanted.type == "cuda" and shared:
+            return _own_gpu()
         torch.empty(1, device=wanted)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"runtime.device: {device!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
     return wanted
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this process's number on its machine."""
+    number, count = distributed.local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(f"runtime.processes: process {number + 1} of {distributed.local_world_size()} on this machine "
+                        f"has no GPU of its own ({count} there); use at most {count} processes, or runtime.device: cpu")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)

@@ -1,4 +1,4 @@
-"""Training on several processes: one command, ``torchrun`` underneath."""
+"""Several processes of one stage: one command, ``torchrun`` underneath."""
 
 from __future__ import annotations
 
@@ -6,22 +6,39 @@ import os
 import sys
 from pathlib import Path
 
+from stages.runtime.fingerprint import module_of
+
 
 def rank() -> int:
-    """This process's rank among the training processes; 0 when there is one."""
+    """This process's rank among the stage's processes; 0 when there is one."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """How many processes work together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def launch(module: str, params: Path, processes: int) -> None:
-    """Replace this process by ``torchrun`` with ``processes`` ranks of ``module``; nothing happens for one process.
+def local_rank() -> int:
+    """This process's rank among those on this machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
-    Called first thing by stages that train. Under ``torchrun`` already (typed by the user, or by this function) it
-    returns at once.
+
+def local_world_size() -> int:
+    """How many of the processes share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+
+
+def launch(file: str | Path, params: Path, processes: int) -> None:
+    """Replace this process by ``torchrun`` with ``processes`` ranks of a stage; nothing happens for one process.
+
+    Called first thing by stages that train or infer on a device. Under ``torchrun`` already (typed by the user, or by
+    this function) it returns at once.
+
+    Args:
+        file: ``__file__`` of the stage's module.
+        params: settings file.
+        processes: on this machine.
     """
     if processes == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         return
@@ -29,4 +46,4 @@ def launch(module: str, params: Path, processes: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                              f"--nproc-per-node={processes}", "-m", module, "--params", str(params)])
+                              f"--nproc-per-node={processes}", "-m", module_of(file), "--params", str(params)])

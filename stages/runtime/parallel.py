@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
+
+from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
+from stages.runtime.files import write_npz
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import die_with, identity
@@ -27,6 +35,11 @@ def worker_count(workers: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers_per_process(workers: int) -> int:
+    """This process's share of what ``worker_count`` says, where several processes share the machine; at least 1."""
+    return max(1, worker_count(workers) // distributed.local_world_size())
+
+
 class one_thread:
     """Context in which numerical libraries use one thread, so that processes do not fight over cores.
 
@@ -34,10 +47,6 @@ class one_thread:
     """
 
     def __enter__(self) -> None:
-        import sys
-
-        from threadpoolctl import threadpool_limits
-
         self._limits = threadpool_limits(limits=1)
         # Libraries that the function does not use are not imported for this.
         self._torch = sys.modules.get("torch")
@@ -113,8 +122,6 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
         with one_thread():
             return [function(item) for item in progress(items, len(items), description)]
 
-    from joblib import Parallel, delayed, parallel_config
-
     backend, options = _backend(runtime.backend, workers)
     failures: list[_Failure] = []
     # After a failure no more items are handed out and those under way are waited for: nothing has to be aborted.
@@ -141,6 +148,20 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
     if failures:
         failures[0].raise_again()
     return results
+
+
+def map_images(function: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], images: Sequence[dict[str, Any]],
+               folder: Path, runtime: RuntimeSettings, description: str) -> None:
+    """Write ``function(image)``, the arrays of a COCO image, to one ``.npz`` each; those that exist are not made again.
+
+    Arguments and errors as for ``parallel_map``.
+    """
+    missing = [image for image in images if not (folder / f"{layout.image_key(image)}.npz").exists()]
+    parallel_map(partial(_write, function, folder), missing, runtime, description)
+
+
+def _write(function: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], folder: Path, image: dict[str, Any]) -> None:
+    write_npz(folder / f"{layout.image_key(image)}.npz", **function(image))
 
 
 def _backend(name: str, workers: int) -> tuple[str, dict[str, Any]]:

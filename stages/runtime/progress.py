@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from tqdm import tqdm
+
 Item = TypeVar("Item")
 
 
@@ -14,8 +16,6 @@ def progress(items: Iterable[Item], total: int | None, description: str, initial
 
     Where standard error is not a terminal (a log, CI) a line appears every ten seconds at most.
     """
-    from tqdm import tqdm
-
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return iter(tqdm(items, total=total, desc=description, initial=initial, mininterval=interval, file=sys.stderr,
                      dynamic_ncols=sys.stderr.isatty()))

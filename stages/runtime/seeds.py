@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
 
 
 def entropy(seed: int, *keys: int | str) -> int:
@@ -22,10 +18,3 @@ def entropy(seed: int, *keys: int | str) -> int:
 def generator(seed: int, *keys: int | str) -> np.random.Generator:
     """An independent NumPy stream, e.g. ``generator(seed, "crop", epoch, index)``."""
     return np.random.default_rng(entropy(seed, *keys))
-
-
-def torch_generator(seed: int, *keys: int | str) -> torch.Generator:
-    """An independent torch stream on the CPU."""
-    import torch
-
-    return torch.Generator().manual_seed(entropy(seed, *keys))

@@ -45,6 +45,26 @@ class RuntimeSettings(Settings):
         60.0, gt=0, description="longest training time between two checkpoints [s] (not in the papers)")
 
 
+class TrainingSettings(Settings):
+    """What every training has; methods override defaults and say where theirs come from."""
+
+    epochs: int = Field(10, ge=1, description="passes over the training samples (not in the papers)")
+    batch_size: int = Field(16, ge=1, description="samples per step, over all processes (not in the papers)")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer (not in the papers)")
+    schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field(
+        "polynomial", description="how the rate changes: polynomial (power 0.9), one_cycle, cosine, thirds (a tenth "
+                                  "after each third of the steps) or constant (not in the papers)")
+    learning_rate: float = Field(0.01, gt=0, description="highest rate (not in the papers)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd (not in the papers)")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the papers)")
+    warmup_steps: int = Field(0, ge=0, description="linear rise of the rate from a thousandth [steps] "
+                                                   "(not in the papers)")
+    clip_norm: float = Field(0.0, ge=0, description="largest L2 norm of the whole gradient, 0 = no clipping "
+                                                    "(not in the papers)")
+    sync_batch_norm: bool = Field(False, description="batch statistics over all processes instead of each process's "
+                                                     "own, on GPUs (not in the papers)")
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: YAML would silently keep the last."""
 

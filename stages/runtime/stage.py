@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stages.runtime.errors import UserError
+from stages.runtime.settings import read_yaml
 
 
 def run_stage(main: Callable[[Path], None], description: str | None, argv: Sequence[str] | None = None) -> None:
@@ -52,8 +53,6 @@ def quiet_libraries() -> None:
 
 def limit_threads(params: Path) -> None:
     """Give OpenMP the number of threads that ``runtime.threads`` names; it is read when torch is first imported."""
-    from stages.runtime.settings import read_yaml
-
     try:
         runtime = read_yaml(params).get("runtime")
     except UserError:

@@ -1,4 +1,4 @@
-"""One training loop for all networks: Fabric for devices and processes, checkpoints that lose nothing, DVCLive curves.
+"""One way to train all networks: Fabric for devices and processes, checkpoints that lose nothing, DVCLive curves.
 
 What makes a resumed run equal to an uninterrupted one: the order of the samples, the randomness of each sample and
 the state of torch's generator are functions of (seed, epoch, index or step), not of what ran before.
@@ -6,22 +6,29 @@ the state of torch's generator are functions of (seed, epoch, index or step), no
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stages.runtime import devices, distributed, seeds
+from stages.runtime.curves import Curves
 from stages.runtime.errors import UserError
-from stages.runtime.files import atomic_path, write_text
-from stages.runtime.parallel import worker_count
+from stages.runtime.files import atomic_path
+from stages.runtime.optimisation import SCHEDULES, make_optimizer, warmed_up
+from stages.runtime.parallel import workers_per_process
 from stages.runtime.progress import progress
-from stages.runtime.settings import RuntimeSettings
+from stages.runtime.settings import RuntimeSettings, TrainingSettings
+from stages.runtime.weights import State, save_weights
+from stages.runtime.work import Work
 
 Batch = Any
 Losses = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
@@ -35,35 +42,78 @@ class Samples(Protocol):
     def sample(self, index: int, generator: np.random.Generator) -> Any: ...
 
 
-def polynomial(power: float = 0.9) -> Callable[[float], float]:
-    """Learning-rate factor (1 - progress)^power, as IRNet's paper decays it (section 6.1)."""
-    return lambda done: (1.0 - min(done, 1.0)) ** power
+@dataclass
+class Training:
+    """What a method brings to a training; all else is written here.
+
+    Attributes:
+        model: its ``train()`` decides what stays frozen.
+        losses: ``losses(model, batch) -> {"name": scalar}``; their sum is minimised, each is a curve.
+        samples: see ``Samples``; the rest of an epoch that fills no batch is left out.
+        groups: of the optimizer, each with its ``lr``; without them all parameters that want a gradient.
+        extra_state: further modules whose state belongs into the checkpoint, e.g. a teacher.
+        after_step: called with the number of steps done, e.g. to move a teacher.
+        collate: list of samples to a batch; torch's default if none.
+        state: what `weights.pt` shall hold; the model's state dict if none.
+        finish: called on rank 0 after the training and before the weights are saved, the model in evaluation mode and
+            without gradients: it may change buffers and write further files into the folder that it is given.
+    """
+
+    model: nn.Module
+    losses: Losses
+    samples: Samples
+    groups: Sequence[Mapping[str, Any]] | None = None
+    extra_state: Mapping[str, nn.Module] = field(default_factory=dict)
+    after_step: Callable[[int], None] | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    state: Callable[[], State] | None = None
+    finish: Callable[[Path], None] | None = None
 
 
-def one_cycle(warm_up: float = 0.3) -> Callable[[float], float]:
-    """Learning-rate factor that rises along half a cosine for a share of the steps, then falls to 0 along another."""
+def train_stage(file: str, params: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
+                build: Callable[[torch.device], Training], *, inputs: Sequence[Path], parameters: Any,
+                output: Path) -> None:
+    """The whole of a stage that trains: processes, device, work folder, training, weights, curves.
 
-    def factor(done: float) -> float:
-        if done < warm_up:
-            return 0.04 + 0.96 * 0.5 * (1.0 - float(np.cos(np.pi * done / warm_up)))
-        return 0.5 * (1.0 + float(np.cos(np.pi * min((done - warm_up) / (1.0 - warm_up), 1.0))))
-
-    return factor
-
-
-def cosine(floor: float = 0.0) -> Callable[[float], float]:
-    """Learning-rate factor that falls from 1 to ``floor`` along half a cosine."""
-    return lambda done: floor + (1.0 - floor) * 0.5 * (1.0 + float(np.cos(np.pi * min(done, 1.0))))
-
-
-SCHEDULES = {"polynomial": polynomial(0.9), "one_cycle": one_cycle(), "cosine": cosine()}
-
-
-def make_optimizer(kind: str, groups: Iterable[Any], rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """``sgd`` (momentum 0.9) or ``adamw`` over parameters or parameter groups."""
-    if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=weight_decay)
-    return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=weight_decay)
+    Args:
+        file: ``__file__`` of the stage's module.
+        params: settings file, for further processes.
+        settings: epochs, optimizer and the like; with 0 epochs the weights are those that the network starts from.
+        runtime: device, precision, processes.
+        seed: of the initial weights, the order, the samples.
+        build: makes the training; called when the process's own device is the current one.
+        inputs: files and folders that the result depends on.
+        parameters: settings that it depends on beside ``settings``.
+        output: folder that gets ``weights.pt``, ``curves/`` and what ``finish`` writes.
+    """
+    distributed.launch(file, params, runtime.processes)
+    with Work(file, inputs, [seed, runtime.precision, settings, parameters]) as work:
+        device = devices.resolve(runtime.device)
+        torch.manual_seed(seeds.entropy(seed, *output.parts[-2:]))
+        training = build(device)
+        model = training.model.to(device)
+        if settings.epochs:
+            groups = training.groups or [{"params": [value for value in model.parameters() if value.requires_grad],
+                                          "lr": settings.learning_rate}]
+            optimizer = make_optimizer(settings.optimizer, [dict(group) for group in groups], settings.learning_rate,
+                                       settings.weight_decay, settings.momentum)
+            batch_size = min(settings.batch_size, len(training.samples))
+            total = settings.epochs * steps_per_epoch(len(training.samples), batch_size)
+            fit(model, training.losses, training.samples, optimizer, epochs=settings.epochs, batch_size=batch_size,
+                schedule=warmed_up(SCHEDULES[settings.schedule], settings.warmup_steps, total), folder=work.folder,
+                seed=seed, runtime=runtime, description=work.stage, collate=training.collate,
+                clip_norm=settings.clip_norm or None, after_step=training.after_step,
+                extra_state=training.extra_state, sync_batch_norm=settings.sync_batch_norm)
+        if distributed.rank() == 0:
+            folder = work.subfolder("result")
+            model.eval()
+            with torch.no_grad():
+                if training.finish is not None:
+                    training.finish(folder)
+            save_weights(folder / "weights.pt", training.state() if training.state else model.state_dict())
+            if settings.epochs:  # copied: a kill before the end finds the checkpoint's curves where they were
+                shutil.copytree(work.path("curves"), folder / "curves", dirs_exist_ok=True)
+        work.publish({"result": output})
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -125,6 +175,7 @@ def fit(
     clip_norm: float | None = None,
     after_step: Callable[[int], None] | None = None,
     extra_state: Mapping[str, nn.Module] | None = None,
+    sync_batch_norm: bool = False,
 ) -> nn.Module:
     """Train ``model`` in place and leave a checkpoint and curves in ``folder``; goes on from the checkpoint if any.
 
@@ -143,6 +194,7 @@ def fit(
         clip_norm: largest gradient norm, if any.
         after_step: called with the number of steps done, e.g. to move an EMA teacher.
         extra_state: further modules whose state belongs into the checkpoint.
+        sync_batch_norm: batch statistics over all processes; on GPUs only, where torch can.
 
     Returns:
         ``model``, on the training device.
@@ -157,14 +209,17 @@ def fit(
     per_epoch = steps_per_epoch(len(samples), batch_size)
     total = epochs * per_epoch
     base_rates = [group["lr"] for group in optimizer.param_groups]
+    if sync_batch_norm and distributed.world_size() > 1 and fabric.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place below the model; the parameters are the same
     wrapped, optimizer = fabric.setup(model, optimizer)
     modules = {"model": model, **(extra_state or {})}
     for module in (extra_state or {}).values():
         module.to(fabric.device)
-    first = _restore(folder / "checkpoint.pt", modules, optimizer, fabric.device)
-    curves = Curves(folder / "curves", first) if fabric.global_rank == 0 else None
+    scaler = fabric.strategy.precision  # has a state where gradients are scaled (16-mixed)
+    first, pending = _restore(folder / "checkpoint.pt", modules, optimizer, scaler, fabric.device)
+    curves = Curves(folder / "curves", first, pending=pending) if fabric.global_rank == 0 else None
     # Loader processes pay where the device waits for the CPU; on a CPU they would only compete with the training.
-    loaders = worker_count(runtime.workers) if fabric.device.type == "cuda" else 0
+    loaders = workers_per_process(runtime.workers) if fabric.device.type == "cuda" else 0
     loader = DataLoader(_Drawn(samples, seed), batch_sampler=_Batches(len(samples), batch_size, seed, first, total),  # type: ignore[arg-type]
                         collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda")
     batches = progress(loader, total, description, first) if fabric.global_rank == 0 else iter(loader)
@@ -191,7 +246,7 @@ def fit(
         if curves is not None:
             curves.add(step, terms, optimizer.param_groups[0]["lr"], last=step + 1 == total)
             if time.monotonic() - saved > runtime.checkpoint_seconds or step + 1 == total:
-                _save(folder / "checkpoint.pt", modules, optimizer, step + 1)
+                _save(folder / "checkpoint.pt", modules, optimizer, scaler, step + 1, curves.state())
                 saved = time.monotonic()
     if curves is not None:
         curves.close()
@@ -199,18 +254,16 @@ def fit(
     return model
 
 
-def _fabric(runtime: RuntimeSettings) -> Any:
+def _fabric(runtime: RuntimeSettings) -> Fabric:
     """Lightning Fabric on the wanted device; it finds ``torchrun``'s processes by itself."""
-    from lightning.fabric import Fabric
-
     world = distributed.world_size()
-    kind = devices.resolve(runtime.device).type
-    accelerator = {"cuda": "cuda", "mps": "mps"}.get(kind, "cpu")
-    chosen: Any = world
-    if world == 1 and kind == "cuda" and ":" in runtime.device:
-        chosen = [int(runtime.device.split(":")[1])]
+    device = devices.resolve(runtime.device)
+    accelerator = device.type if device.type in ("cuda", "mps") else "cpu"
+    chosen: list[int] | int = distributed.local_world_size()
+    if world == 1:
+        chosen = [device.index or 0] if device.type == "cuda" else 1
     fabric = Fabric(accelerator=accelerator, devices=chosen, strategy="ddp" if world > 1 else "auto",
-                    precision=runtime.precision)
+                    num_nodes=max(1, world // distributed.local_world_size()), precision=runtime.precision)
     fabric.launch()
     return fabric
 
@@ -225,59 +278,23 @@ def _to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, step: int) -> None:
+def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, scaler: Any, step: int,
+          pending: Mapping[str, list[float]]) -> None:
     with atomic_path(path) as temporary:
-        torch.save({"step": step, "optimizer": optimizer.state_dict(),
+        torch.save({"step": step, "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
+                    "pending": dict(pending),
                     "modules": {name: module.state_dict() for name, module in modules.items()}}, temporary)
 
 
-def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, device: torch.device) -> int:
-    """Load a checkpoint if there is one; gives the number of steps done."""
+def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, scaler: Any,
+             device: torch.device) -> tuple[int, dict[str, list[float]]]:
+    """Load a checkpoint if there is one; gives the number of steps done, and the losses that no row holds yet."""
     if not path.exists():
-        return 0
+        return 0, {}
     state = torch.load(path, map_location=device, weights_only=True)
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
-
-
-class Curves:
-    """Losses and learning rate by step, as DVCLive writes them and ``dvc plots`` shows them."""
-
-    def __init__(self, folder: Path, first: int, every: int = 10) -> None:
-        from dvclive import Live
-
-        self.every = every
-        self.sums: dict[str, float] = {}
-        self.count = 0
-        for table in folder.glob("plots/metrics/**/*.tsv"):
-            _cut(table, first)
-        self.live = Live(dir=str(folder), resume=first > 0, save_dvc_exp=False, dvcyaml=None, report=None)
-
-    def add(self, step: int, terms: Mapping[str, Tensor], rate: float, last: bool) -> None:
-        for name, term in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(term.detach())
-        self.count += 1
-        if (step + 1) % self.every and not last:
-            return
-        self.live.step = step
-        for name, value in self.sums.items():
-            self.live.log_metric(name, value / self.count, timestamp=False)
-        self.live.log_metric("learning_rate", rate, timestamp=False)
-        self.live.make_summary()
-        self.sums, self.count = {}, 0
-
-    def close(self) -> None:
-        self.live.end()
-
-
-def _cut(table: Path, first: int) -> None:
-    """Drop the rows that a killed run wrote after its last checkpoint."""
-    head, *rows = table.read_text().splitlines() or ["step"]
-    names = head.split("\t")
-    column = names.index("step")
-    # A kill may have cut the last row short.
-    whole = [row for row in rows if row.count("\t") == len(names) - 1 and row.split("\t")[column].isdigit()]
-    kept = [row for row in whole if int(row.split("\t")[column]) < first]
-    write_text(table, "\n".join([head, *kept]) + "\n")
+    if state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+    return int(state["step"]), state["pending"]

@@ -18,8 +18,9 @@ from pydantic import BaseModel
 
 from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
+from stages.runtime.fingerprint import fingerprint, module_of
 
-_CODE = Path(__file__).resolve().parents[2]
+Results = Mapping[str, str | Path]
 
 
 def _plain(value: Any) -> Any:
@@ -43,25 +44,31 @@ def _add_file(digest: hashlib.blake2b, path: Path, name: str) -> None:
         digest.update(str(status.st_mtime_ns).encode())
 
 
-def digest_of(stage: str, inputs: Sequence[str | Path], parameters: Any) -> str:
-    """16 hexadecimal digits that change with the inputs, the parameters or the project's code.
+def name_of(file: str | Path) -> str:
+    """A stage's name in `.work` and in messages: `irnet-infer_cams` for pipelines/irnet/infer_cams.py, `score` for
+    stages/evaluation/score.py."""
+    *folders, name = module_of(file).split(".")
+    return f"{folders[-1]}-{name}" if folders[0] == "pipelines" else name
 
-    Folders count by the names, sizes and times of their files. The code counts as a whole: results of two versions
-    are never mixed, at the price of starting a stage anew after an edit.
+
+def digest_of(file: str | Path, inputs: Sequence[str | Path], parameters: Any) -> str:
+    """16 hexadecimal digits that change with the inputs, the parameters or the code that a stage runs.
+
+    Folders count by the names, sizes and times of their files, the code by its fingerprint: results of two versions are
+    never mixed, and a mended comment does not start a training anew.
     """
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(json.dumps([stage, _plain(parameters)], sort_keys=True).encode())
-    for source in sorted([*_CODE.glob("stages/**/*.py"), *_CODE.glob("pipelines/**/*.py")]):
-        digest.update(source.read_bytes())
+    module = module_of(file)
+    digest.update(json.dumps([module, fingerprint(module), _plain(parameters)], sort_keys=True).encode())
     for path in map(Path, inputs):
         if not path.exists():
-            raise UserError(f"{path}: no such file or folder; {stage} needs it (`dvc repro` makes it)")
+            raise UserError(f"{path}: no such file or folder; {name_of(file)} needs it (`dvc repro` makes it)")
         if path.is_file():
             _add_file(digest, path, str(path))
             continue
-        for file in sorted(item for item in path.rglob("*") if item.is_file()):
-            status = file.stat()
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        for item in sorted(item for item in path.rglob("*") if item.is_file()):
+            status = item.stat()
+            digest.update(f"{item}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 
@@ -70,14 +77,21 @@ class Work:
 
     Use it as a context manager: it locks the folder, removes leftovers of other versions of the stage, and on
     ``publish`` moves results to where DVC expects them. After an error or a kill the folder stays for the next run.
+
+    Args:
+        file: ``__file__`` of the stage's module.
+        inputs: files and folders that the work depends on.
+        parameters: settings that the work depends on; anything that JSON can hold, or models.
+        root: folder of all work.
+        patience_seconds: how long another process is waited for [s].
     """
 
-    def __init__(self, stage: str, inputs: Sequence[str | Path], parameters: Any, root: Path = layout.WORK,
+    def __init__(self, file: str | Path, inputs: Sequence[str | Path], parameters: Any, root: Path = layout.WORK,
                  patience_seconds: float = 20.0) -> None:
         self.patience_seconds = patience_seconds
-        self.stage = stage
+        self.stage = name_of(file)
         self.root = root
-        self.folder = root / f"{stage}-{digest_of(stage, inputs, parameters)}"
+        self.folder = root / f"{self.stage}-{digest_of(file, inputs, parameters)}"
         self._lock: IO[str] | None = None
         self._published = False
 
@@ -109,7 +123,7 @@ class Work:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def publish(self, results: Mapping[str, str | Path]) -> None:
+    def publish(self, results: Results) -> None:
         """Move ``{name in the work folder: destination}`` into place; the rest of the folder is then deleted."""
         if distributed.rank() > 0:
             return

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stages.runtime.optimisation import make_optimizer
 from stages.runtime.settings import RuntimeSettings
-from stages.runtime.training import fit, make_optimizer
+from stages.runtime.training import fit
 
 SLOPE = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
 CPU = RuntimeSettings(device="cpu", workers=1)

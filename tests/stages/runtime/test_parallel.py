@@ -202,3 +202,10 @@ def test_workers_follow_the_caller_to_another_folder(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         assert set(parallel_map(_where, [1, 2, 3], RuntimeSettings(workers=2), "folders")) == {str(tmp_path / name)}
+
+
+def test_processes_on_one_machine_share_its_workers(monkeypatch):
+    monkeypatch.setattr(parallel, "worker_count", lambda workers: workers or 96)
+    assert parallel.workers_per_process(0) == 96
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert [parallel.workers_per_process(workers) for workers in (0, 16, 3)] == [12, 2, 1]

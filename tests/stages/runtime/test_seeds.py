@@ -26,12 +26,6 @@ def test_the_stream_is_the_same_on_every_machine():
     assert 0 <= seeds.entropy(2**40, "x") < 2**63
 
 
-def test_torch_streams():
-    first, second = (torch.rand(3, generator=seeds.torch_generator(0, key)) for key in ("a", "b"))
-    assert not torch.equal(first, second)
-    assert torch.equal(first, torch.rand(3, generator=seeds.torch_generator(0, "a")))
-
-
 def test_devices():
     assert devices.resolve("cpu") == torch.device("cpu")
     assert devices.resolve("auto").type in ("cpu", "cuda", "mps")
@@ -39,3 +33,20 @@ def test_devices():
         with pytest.raises(UserError, match=r"device: .* cannot be used here .*; use 'auto' or 'cpu'") as caught:
             devices.resolve(wrong)
         assert "\n" not in str(caught.value)
+
+
+def test_each_process_has_a_device_of_its_own(monkeypatch):
+    """Before anything is built on it: otherwise every rank builds on the first GPU."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name, value in {"WORLD_SIZE": "8", "RANK": "6", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    for device in ("auto", "cuda", "cuda:0"):
+        assert devices.resolve(device) == torch.device("cuda", 2)
+    assert current == [2, 2, 2]
+    assert devices.resolve("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(UserError, match="has no GPU of its own .4 there.; use at most 4 processes"):
+        devices.resolve("auto")

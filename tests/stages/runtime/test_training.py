@@ -10,7 +10,8 @@ import torch
 from linear_training import CPU, SLOPE, Points, losses, model, train
 from torch import nn
 
-from stages.runtime import training
+from stages.runtime import optimisation, training
+from stages.runtime.curves import cut_rows
 from stages.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -101,7 +102,7 @@ def test_a_row_that_a_kill_cut_short_goes(tmp_path):
     for text, expected in [("step\tloss\n9\t0.5\n19\t0.4\n29\t0.3\n", "step\tloss\n9\t0.5\n19\t0.4\n"),
                            ("step\tloss\n9\t0.5\n1", "step\tloss\n9\t0.5\n"), ("", "step\n")]:
         table.write_text(text)
-        training._cut(table, 25)
+        cut_rows(table, 25)
         assert table.read_text() == expected
 
 
@@ -158,22 +159,30 @@ def test_gradients_are_clipped(tmp_path):
     assert 0 < moved < 1e-5
 
 
-@pytest.mark.parametrize("schedule", training.SCHEDULES.values(), ids=training.SCHEDULES)
-def test_schedules_stay_between_nothing_and_one(schedule):
-    factors = [schedule(done) for done in np.linspace(0, 1, 101)]
+@pytest.mark.parametrize(("name", "last"), [("polynomial", 0), ("one_cycle", 0), ("cosine", 0), ("thirds", 0.01),
+                                            ("constant", 1)])
+def test_schedules_stay_between_nothing_and_one(name, last):
+    factors = [optimisation.SCHEDULES[name](done) for done in np.linspace(0, 1, 101)]
     assert min(factors) >= 0
     assert max(factors) == pytest.approx(1.0, abs=1e-3)
-    assert factors[-1] == pytest.approx(0.0, abs=1e-6)
+    assert factors[-1] == pytest.approx(last, abs=1e-6)
+
+
+def test_steps_and_warm_up():
+    thirds = [optimisation.SCHEDULES["thirds"](step / 9) for step in range(9)]
+    assert thirds == pytest.approx([1] * 3 + [0.1] * 3 + [0.01] * 3)
+    warm = optimisation.warmed_up(optimisation.SCHEDULES["constant"], 10, 100)
+    assert [warm(step / 100) for step in (0, 5, 10, 50)] == pytest.approx([0.001, 0.5005, 1, 1])
 
 
 def test_polynomial_is_the_papers():
-    assert training.polynomial(0.9)(0.5) == pytest.approx(0.5 ** 0.9)
+    assert optimisation.polynomial(0.9)(0.5) == pytest.approx(0.5 ** 0.9)
 
 
 def test_optimizers():
     parameters = model().parameters()
-    assert isinstance(training.make_optimizer("adamw", parameters, 0.1, 0.0), torch.optim.AdamW)
-    assert training.make_optimizer("sgd", model().parameters(), 0.1, 0.0).defaults["momentum"] == 0.9
+    assert isinstance(optimisation.make_optimizer("adamw", parameters, 0.1, 0.0), torch.optim.AdamW)
+    assert optimisation.make_optimizer("sgd", model().parameters(), 0.1, 0.0).defaults["momentum"] == 0.9
 
 
 def test_two_processes_train_the_same_network(tmp_path):

@@ -1,0 +1,91 @@
+"""What every stage runs, as small files that DVC can depend on: data/code/<stage> and data/code/<method>/<stage>.
+
+Each holds two digests: of the code (see stages/runtime/fingerprint.py) and of the settings that the stage's dvc.yaml
+names, defaults filled in. So a mended line, and a changed default, rerun what uses them, and no dvc.yaml lists files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel
+
+from stages.runtime import fingerprint
+from stages.runtime.errors import UserError
+from stages.runtime.files import write_text
+from stages.runtime.settings import read_yaml
+
+FOLDER = Path("data/code")
+
+
+def stages_of(path: Path) -> dict[str, dict[str, Any]]:
+    """The stages of a dvc.yaml."""
+    return read_yaml(path)["stages"]
+
+
+def value_at(settings: SimpleNamespace, path: str) -> Any:
+    """What the settings hold at a dotted path, as plain data.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    value: Any = settings
+    for part in path.split("."):
+        if not hasattr(value, part):
+            raise UserError(f"params.yaml: a dvc.yaml names the setting {path}, and there is no {part} in it")
+        value = getattr(value, part)
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def filled(text: str, settings: SimpleNamespace) -> str:
+    """A text of a dvc.yaml with the settings' values in the place of its ``${...}``."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda found: str(value_at(settings, found[1])), text)
+
+
+def write_fingerprints(settings: SimpleNamespace, methods: list[str], folder: Path = FOLDER) -> None:
+    """Write the files of all stages of the common chain and of all methods.
+
+    Args:
+        settings: the whole of params.yaml.
+        methods: names of the folders with a dvc.yaml.
+        folder: where to.
+    """
+    chosen = {name: str(value_at(settings, name)) for name in fingerprint.choosing_settings()}
+    chains = {Path(): Path("dvc.yaml"), **{Path(name): Path("pipelines") / name / "dvc.yaml" for name in methods}}
+    for part, path in chains.items():
+        for name, stage in stages_of(path).items():
+            if name == "check":  # it reads everything anyway
+                continue
+            module = stage["cmd"].split()[2]
+            names = [filled(str(entry), settings) for entry in stage.get("params", [])]
+            values = {name: value_at(settings, name) for name in names}
+            digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
+            write_text(folder / part / name,
+                       f"code {fingerprint.fingerprint(module, chosen)}\nsettings {digest}\n")
+
+
+def check_dependencies() -> None:
+    """Make sure that DVC runs `check` whenever any code has changed.
+
+    ``pipelines`` cannot be a dependency as a whole: DVC keeps a dvc.lock beside every dvc.yaml and changes it in every
+    run. So its files are listed, in this one stage alone.
+
+    Raises:
+        UserError: a module is not among the dependencies of `check`.
+    """
+    listed = set(stages_of(Path("dvc.yaml"))["check"]["deps"])
+    missing = sorted(set(code_files(Path("pipelines"))) - listed)
+    if missing:
+        lines = ", ".join(f"- {name}" for name in missing)
+        raise UserError(f"dvc.yaml: the deps of the stage check leave out {missing[0]}, so that a change of it would "
+                        f"rerun nothing; add the line{'s' * (len(missing) > 1)}: {lines}")
+
+
+def code_files(folder: Path) -> list[str]:
+    """Python modules and dvc.yaml files below a folder, sorted."""
+    return sorted(path.as_posix() for pattern in ("*.py", "dvc.yaml") for path in folder.rglob(pattern))

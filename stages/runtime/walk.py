@@ -1,0 +1,123 @@
+"""One way to look at many images with a network: resume, decoding ahead, several devices."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+
+from stages.runtime import devices, distributed
+from stages.runtime.files import write_json, write_npz
+from stages.runtime.progress import progress
+from stages.runtime.settings import RuntimeSettings
+from stages.runtime.work import Work
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+Result = Mapping[str, Any] | list[Any]
+"""Arrays by name for ``.npz``, anything that JSON can hold for ``.json``."""
+
+_AHEAD = 4
+
+
+def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: str, total: int | None = None,
+          initial: int = 0) -> Iterator[tuple[Item, Loaded]]:
+    """Pass items on with what ``load`` (decoding, cropping) makes of them; it runs a few items ahead in two threads.
+
+    Args:
+        items: what to load.
+        load: called once per item, in their order; its errors are raised when the item's turn comes.
+        description: of the progress bar.
+        total, initial: of the bar, where it shall count items that are done already.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[tuple[Item, Future[Loaded]]] = deque()
+
+        def pairs() -> Iterator[tuple[Item, Loaded]]:
+            try:
+                for item in items:
+                    waiting.append((item, pool.submit(load, item)))
+                    if len(waiting) > _AHEAD:
+                        first, future = waiting.popleft()
+                        yield first, future.result()
+                while waiting:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            finally:  # after an error, or when nobody wants more, nothing shall go on
+                for _, future in waiting:
+                    future.cancel()
+
+        yield from progress(pairs(), len(items) if total is None else total, description, initial)
+
+
+def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *,
+               key: Callable[[Item], str], load: Callable[[Item], Loaded],
+               build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]], inputs: Sequence[Path],
+               parameters: Any, output: Path | None, description: str, suffix: str = ".npz",
+               finish: Callable[[Path], Mapping[str, str | Path]] | None = None) -> None:
+    """The whole of a stage that looks at images, one after the other, with a network: one result file per item.
+
+    With ``runtime.processes`` each process takes every so-many-th item on a device of its own. Items whose file is
+    there from an interrupted run are left out.
+
+    Args:
+        file: ``__file__`` of the stage's module.
+        params: settings file, for further processes.
+        runtime: device and processes.
+        items: sub-folder of the output (empty: the output itself) -> items.
+        key: stem of an item's file.
+        load: what can be done ahead on the CPU: reading, decoding.
+        build: makes, on the process's device, ``infer(sub-folder, item, loaded)``, which gives the item's result; it is
+            only called where something is missing. Gradients are off.
+        inputs: files and folders that the results depend on.
+        parameters: settings that they depend on.
+        output: folder of the results; none where only what ``finish`` makes of them is wanted.
+        description: of the progress bar.
+        suffix: ``.npz`` or ``.json``.
+        finish: called with the folder of all results, on one process; it may write further files beside that folder and
+            gives ``{name in the work folder: destination}`` of them.
+    """
+    distributed.launch(file, params, runtime.processes)
+    write = _write_arrays if suffix == ".npz" else write_json
+    with Work(file, inputs, parameters) as work:
+        folder = work.subfolder("results")
+        for name in items:
+            work.subfolder(f"results/{name}")
+        _wait_for_all()  # the first process tidies up the folder before any other writes into it
+        everything = [(name, item) for name, group in items.items() for item in group]
+        own = everything[distributed.rank()::distributed.world_size()]
+
+        def path(name: str, item: Item) -> Path:
+            return folder / name / f"{key(item)}{suffix}"
+
+        missing = [pair for pair in own if not path(*pair).exists()]
+        if missing:
+            with torch.no_grad():
+                infer = build(devices.resolve(runtime.device))
+                done = len(own) - len(missing)
+                for (name, item), loaded in ahead(missing, lambda pair: load(pair[1]), description, len(own), done):
+                    write(path(name, item), infer(name, item, loaded))
+        _wait_for_all()
+        if distributed.rank() == 0:
+            further = finish(folder) if finish is not None else {}
+            work.publish({**({} if output is None else {"results": output}), **further})
+
+
+def _write_arrays(path: Path, arrays: Any) -> None:
+    write_npz(path, **arrays)
+
+
+def _wait_for_all() -> None:
+    """Until every process is here. Nothing happens where there is one."""
+    if distributed.world_size() == 1:
+        return
+    if not torch.distributed.is_initialized():
+        # One process's share may take hours longer than another's.
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    torch.distributed.barrier()

@@ -1,0 +1,67 @@
+"""Trained weights on disk: the same bytes for the same numbers, and nothing missing in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.runtime.errors import UserError
+from stages.runtime.files import atomic_path
+
+State = Mapping[str, Tensor] | Mapping[str, Mapping[str, Tensor]]
+
+
+def save_weights(path: Path, state: State) -> None:
+    """Write a state dict, or several by name, on the CPU, atomically.
+
+    ``torch.save`` to a path writes that path's name into the file; through an open file the bytes depend on the
+    numbers alone.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(_on_cpu(state), file)
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        # A view would be stored with all of what it is a view of.
+        return value.detach().cpu().contiguous().clone()
+    return {name: _on_cpu(item) for name, item in value.items()}
+
+
+def load_weights(path: Path, module: nn.Module, name: str | None = None, without: str | None = None) -> None:
+    """Load what ``save_weights`` wrote into a module of the same structure.
+
+    Args:
+        path: the file.
+        module: takes the weights, on whatever device it is.
+        name: entry of the file, where it holds several networks.
+        without: prefix of the parameters that the file leaves out because they are kept elsewhere, e.g. ``backbone.``.
+
+    Raises:
+        UserError: the file is missing or unreadable, or anything is missing, superfluous or of another shape.
+    """
+    remedy = f"delete {path.parent} and run `dvc repro` again"
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the stage that writes it has not run (`dvc repro`)") from None
+    except Exception as error:  # torch raises many kinds here: pickle, zip, key and runtime errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as weights ({reason}); {remedy}") from None
+    if name is not None:
+        state = state.get(name) if isinstance(state, dict) else None
+    own = {key: value for key, value in module.state_dict().items() if without is None or not key.startswith(without)}
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: {f'no network {name!r} in it' if name else 'no state dict'}; {remedy}")
+    problems = [f"{key} is missing" for key in own if key not in state]
+    problems += [f"{key} is unknown" for key in state if key not in own]
+    problems += [f"{key} has the shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in own
+                 if key in state and state[key].shape != own[key].shape]
+    if problems:
+        raise UserError(f"{path}: does not fit the network that the settings ask for ({len(problems)} differences: "
+                        f"{'; '.join(problems[:3])}); {remedy}")
+    module.load_state_dict(state, strict=False)

@@ -1,0 +1,55 @@
+"""A small stage that trains and one that walks, for test_train_stage.py and test_walk.py; run by torchrun too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from linear_training import Points, losses, model
+
+from stages.runtime import distributed, fingerprint
+from stages.runtime.settings import RuntimeSettings, TrainingSettings
+from stages.runtime.training import Training, train_stage
+from stages.runtime.walk import walk_stage
+
+CPU = RuntimeSettings(device="cpu", workers=1, checkpoint_seconds=1e-9)
+SETTINGS = TrainingSettings(epochs=6, batch_size=6, learning_rate=0.05, schedule="cosine", weight_decay=0.0)
+OUTPUT = Path("models/method/network")
+
+
+def clone(folder: Path) -> Path:
+    """Let ``folder`` be the clone whose code counts; gives the file of its only stage."""
+    fingerprint.CODE = folder.resolve()
+    file = fingerprint.CODE / "pipelines" / "method" / "stage.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("ONE = 1\n")
+    return file
+
+
+def train(file: Path, after_step=None, finish=None, settings=SETTINGS, runtime=CPU, loss=losses) -> None:
+    def build(device):
+        network = model(0.3)
+        return Training(network, loss, Points(), after_step=after_step, finish=finish)
+
+    train_stage(str(file), Path("params.yaml"), settings, runtime, 3, build, inputs=[], parameters=[], output=OUTPUT)
+
+
+def walk(file: Path, names, output: Path, infer=None, built=None, **more) -> None:
+    def build(device):
+        if built is not None:
+            built.append(device)
+        return infer or (lambda part, item, loaded: {"value": np.array([loaded, distributed.rank()])})
+
+    walk_stage(str(file), Path("params.yaml"), CPU, names, key=str, load=lambda item: item * 10, build=build, inputs=[],
+               parameters=[], output=output, description="walk", **more)
+
+
+if __name__ == "__main__":
+    stage = clone(Path.cwd())
+    torch.manual_seed(0)
+    if sys.argv[1] == "walk":
+        walk(stage, {"a": [1, 2, 3], "b": [4, 5]}, Path("out"))
+    else:
+        train(stage)

@@ -1,0 +1,127 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import staged
+import torch
+from staged import clone, walk
+
+from stages.runtime import fingerprint
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_json, read_npz
+from stages.runtime.walk import ahead
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = {"a": [1, 2, 3], "b": [4, 5]}
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fingerprint, "CODE", tmp_path)
+    return clone(tmp_path)
+
+
+def _values(folder="out"):
+    paths = sorted(Path(folder).rglob("*.npz"))
+    return {str(path.relative_to(folder)): int(read_npz(path)["value"][0]) for path in paths}
+
+
+EXPECTED = {"a/1.npz": 10, "a/2.npz": 20, "a/3.npz": 30, "b/4.npz": 40, "b/5.npz": 50}
+
+
+def test_one_file_per_item(stage):
+    walk(stage, NAMES, Path("out"))
+    assert _values() == EXPECTED
+
+
+def test_without_parts_and_as_json(stage):
+    walk(stage, {"": [7]}, Path("out"), infer=lambda part, item, loaded: [part, item, loaded], suffix=".json")
+    assert read_json("out/7.json") == ["", 7, 70]
+
+
+def test_it_goes_on_where_it_was_and_builds_only_what_it_needs(stage):
+    seen, built = [], []
+
+    def infer(part, item, loaded):
+        assert not torch.is_grad_enabled()
+        if item == 3 and len(built) == 1:
+            raise UserError("image 3: broken")
+        seen.append(item)
+        return {"value": np.array([loaded])}
+
+    with pytest.raises(UserError, match="image 3: broken"):
+        walk(stage, NAMES, Path("out"), infer, built)
+    assert seen == [1, 2]
+    walk(stage, NAMES, Path("out"), infer, built)
+    assert seen == [1, 2, 3, 4, 5]
+    assert _values() == EXPECTED
+    with pytest.raises(KeyError):  # everything is there, so nothing is built; what comes after it failed
+        walk(stage, NAMES, Path("out"), infer, built, finish=lambda folder: {}["x"])
+    walk(stage, NAMES, Path("out"), infer, built)
+    assert len(built) == 3
+
+
+def test_what_comes_after_may_add_results(stage):
+    def finish(folder):
+        path = folder.parent / "summary.txt"
+        path.write_text(str(len(list(folder.rglob("*.npz")))))
+        return {"summary.txt": "out.txt"}
+
+    walk(stage, NAMES, Path("out"), finish=finish)
+    assert Path("out.txt").read_text() == "5"
+
+
+def test_nothing_to_look_at(stage):
+    built = []
+    walk(stage, {"train": [], "val": []}, Path("out"), built=built)
+    assert sorted(path.name for path in Path("out").iterdir()) == ["train", "val"]
+    assert built == []
+
+
+def test_two_processes_share_the_items(stage, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", staged.__file__, "walk"],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    assert _values() == EXPECTED
+    ranks = {path.stem: int(read_npz(path)["value"][1]) for path in Path("out").rglob("*.npz")}
+    assert ranks == {"1": 0, "2": 1, "3": 0, "4": 1, "5": 0}
+
+
+def test_loading_runs_ahead_in_order_and_stops_when_nobody_wants_more():
+    loaded, lock = [], threading.Lock()
+
+    def load(item):
+        with lock:
+            loaded.append(item)
+        return -item
+
+    pairs = ahead(range(100), load, "items")
+    assert next(pairs) == (0, 0)
+    deadline = time.monotonic() + 10
+    while len(loaded) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 5 <= len(loaded) <= 8, "a few items ahead, not all"
+    pairs.close()
+    assert len(loaded) < 12
+    assert list(ahead([3, 1, 2], load, "items")) == [(3, -3), (1, -1), (2, -2)]
+
+
+def test_an_error_while_loading_comes_at_its_turn():
+    def load(item):
+        if item == 2:
+            raise UserError("image 2 is damaged")
+        return item
+
+    seen = []
+    with pytest.raises(UserError, match="image 2"):
+        for item, _ in ahead([1, 2, 3], load, "items"):
+            seen.append(item)
+    assert seen == [1]

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch import nn
+
+from stages.runtime.ema import Teacher
+from stages.runtime.errors import UserError
+from stages.runtime.weights import load_weights, save_weights
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+def test_the_same_numbers_are_the_same_bytes(tmp_path, network):
+    for name in ("one/weights.pt", "another_folder/other.pt"):
+        save_weights(tmp_path / name, network.state_dict())
+    views = {name: value.expand(2, *value.shape)[1] for name, value in network.state_dict().items()}
+    save_weights(tmp_path / "views.pt", views)
+    contents = {path.read_bytes() for path in tmp_path.rglob("*.pt")}
+    assert len(contents) == 1
+
+
+def test_there_and_back(tmp_path, network):
+    save_weights(tmp_path / "w.pt", {"student": network.state_dict(), "teacher": network.state_dict()})
+    other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    load_weights(tmp_path / "w.pt", other, "teacher")
+    assert all(torch.equal(one, two) for one, two in zip(network.state_dict().values(), other.state_dict().values(),
+                                                        strict=True))
+    with pytest.raises(UserError, match=r"w.pt: no network 'third' in it; delete .* and run `dvc repro` again"):
+        load_weights(tmp_path / "w.pt", other, "third")
+
+
+def test_weights_that_are_kept_elsewhere_are_left_out(tmp_path, network):
+    save_weights(tmp_path / "w.pt", {key: value for key, value in network.state_dict().items() if key[0] == "1"})
+    load_weights(tmp_path / "w.pt", network, without="0.")
+    with pytest.raises(UserError, match=r"2 differences: 0.weight is missing; 0.bias is missing"):
+        load_weights(tmp_path / "w.pt", network)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda state: state.pop("0.bias"), "0.bias is missing"),
+    (lambda state: state.update(more=torch.zeros(1)), "more is unknown"),
+    (lambda state: state.update({"0.bias": torch.zeros(5)}), r"0.bias has the shape \(5,\), not \(4,\)"),
+])
+def test_what_does_not_fit_is_named(tmp_path, network, change, message):
+    state = dict(network.state_dict())
+    change(state)
+    save_weights(tmp_path / "w.pt", state)
+    before = network[0].weight.clone()
+    with pytest.raises(UserError, match=message):
+        load_weights(tmp_path / "w.pt", network)
+    assert torch.equal(network[0].weight, before)
+
+
+def test_damaged_and_missing_files(tmp_path, network):
+    with pytest.raises(UserError, match="no such file; the stage that writes it has not run"):
+        load_weights(tmp_path / "none.pt", network)
+    (tmp_path / "bad.pt").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="bad.pt: cannot be read as weights"):
+        load_weights(tmp_path / "bad.pt", network)
+
+
+def test_a_teacher_is_the_average_and_stays_in_evaluation(network):
+    teacher = Teacher(network, 0.5)
+    assert not teacher.train().network.training
+    with torch.no_grad():
+        network[0].weight.add_(1)
+        network[1].running_mean.add_(3)
+    before = teacher.network[0].weight.clone()
+    teacher.follow(network)  # the first step keeps a tenth
+    torch.testing.assert_close(teacher.network[0].weight, 0.1 * before + 0.9 * network[0].weight)
+    assert torch.equal(teacher.network[1].running_mean, network[1].running_mean)
+    for _ in range(60):
+        teacher.follow(network)
+    torch.testing.assert_close(teacher.network[0].weight, network[0].weight)
+    assert int(teacher.steps) == 61
