@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.cues.settings import AugmentSettings, BackboneSettings
-from stages.runtime.settings import Settings
+from stages.runtime.settings import Settings, TrainingSettings
 
 
 def _odd(settings: Settings, *names: str) -> None:
@@ -19,24 +19,6 @@ def _odd(settings: Settings, *names: str) -> None:
         if getattr(settings, name) % 2 == 0:
             raise ValueError(f"{name}: an odd number was expected, a window has a middle; found "
                              f"{getattr(settings, name)}")
-
-
-class TrainingSettings(Settings):
-    """What every training is told."""
-
-    epochs: int = Field(1, ge=0, description="passes over the training images; 0 = the initial weights are the result "
-                                             "(not in the paper)")
-    batch_size: int = Field(1, ge=1, description="images per step of all processes together (not in the paper)")
-    optimizer: Literal["sgd", "adamw", "adam"] = Field("sgd", description="optimizer (not in the paper)")
-    schedule: Literal["polynomial", "one_cycle", "cosine", "steps"] = Field(
-        "polynomial", description="how the rate changes (not in the paper)")
-    learning_rate: float = Field(0.1, gt=0, description="initial or highest rate (not in the paper)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD (not in the paper)")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay (not in the paper)")
-    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from a thousandth (not in the "
-                                                   "paper)")
-    clip_norm: float = Field(0.0, ge=0, description="longest gradient; 0 = any (not in the paper)")
-    sync_batch_norm: bool = Field(False, description="batch statistics over all processes (not in the paper)")
 
 
 class PeakClassifierSettings(TrainingSettings):
@@ -61,15 +43,12 @@ class PeakClassifierSettings(TrainingSettings):
         "in the paper; published code: 384)"))
     hue: float = Field(0.1, ge=0, le=0.5, description=(
         "largest change of the hue in training [turns] (not in the paper; published code: 0.1)"))
-    epochs: int = Field(15, ge=0, description="passes over the training images (app. PAM: 15)")
+    epochs: int = Field(15, ge=1, description="passes over the training images (app. PAM: 15)")
     batch_size: int = Field(5, ge=1, description="images per step (app. PAM: 5)")
-    schedule: Literal["polynomial", "one_cycle", "cosine", "steps"] = Field("steps", description=(
-        "how the rate changes (app. PAM: divided by 10 at `milestones`)"))
-    milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description=(
-        "where the rate is divided by 10, with `steps` [shares of the training] (app. PAM: epochs 5 and 10 of 15)"))
+    schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field("thirds", description=(
+        "how the rate changes (app. PAM: divided by 10 after epochs 5 and 10 of 15)"))
     learning_rate: float = Field(0.001, gt=0, description="initial rate of the backbone (app. PAM: 0.001)")
     weight_decay: float = Field(5e-4, ge=0, description="weight decay (app. PAM: 5e-4)")
-    nesterov: bool = Field(True, description="Nesterov's momentum (not in the paper; published code)")
     head_factor: float = Field(10.0, gt=0, description=(
         "factor on the rate of the new layers (not in the paper; published code: 10)"))
     bias_factor: float = Field(2.0, gt=0, description=(
@@ -203,12 +182,13 @@ class NetworkSettings(TrainingSettings):
     guidance: bool = Field(True, description=(
         "instance-aware guidance: only labelled instances guide centres and offsets (sec. 3.4; table 3)"))
     refinement: RefinementSettings = Field(RefinementSettings(), description="see RefinementSettings")
-    epochs: int = Field(70, ge=0, description="passes over the training images (sec. 4.2: 70)")
+    epochs: int = Field(70, ge=1, description="passes over the training images (sec. 4.2: 70)")
     batch_size: int = Field(32, ge=1, description="images per step (sec. 4.2: 32)")
-    optimizer: Literal["sgd", "adamw", "adam"] = Field("adam", description="optimizer (sec. 4.2: Adam)")
-    schedule: Literal["polynomial", "one_cycle", "cosine", "steps"] = Field(
-        "polynomial", description="how the rate changes (sec. 4.2: polynomial)")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="optimizer (sec. 4.2: Adam)")
+    schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field(
+        "polynomial", description="how the rate changes (sec. 4.2: polynomial; published code: power 0.9)")
     learning_rate: float = Field(5e-5, gt=0, description="initial rate (sec. 4.2: 5e-5)")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay (not in the paper; published code: none)")
     warmup_steps: int = Field(2000, ge=0, description=(
         "steps over which the rate rises from a thousandth (not in the paper; published code: 2000)"))
     sync_batch_norm: bool = Field(True, description=(
