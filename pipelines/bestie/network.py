@@ -41,6 +41,7 @@ class BestieNetwork(nn.Module):
 
     def __init__(self, settings: NetworkSettings, classes: int) -> None:
         super().__init__()
+        self.classes, self.offset_unit = classes, settings.offset_unit
         self.backbone = make_backbone(settings.backbone)
         channels, grids = self.backbone.channels, self.backbone.grids
         if isinstance(self.backbone, HighResolution):
@@ -65,7 +66,7 @@ class BestieNetwork(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         levels = self.backbone.levels(images)
         semantic, instance = (decoder(levels) for decoder in self.decoders)
-        maps = self.semantic(semantic), self.centre(instance), self.offset(instance)
+        maps = self.semantic(semantic), self.centre(instance), self.offset_unit * self.offset(instance)
         return Outputs(*(resample(one.float(), self.grid, grid_of(1), size) for one in maps))
 
 

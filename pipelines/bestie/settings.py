@@ -160,6 +160,9 @@ class NetworkSettings(TrainingSettings):
         "Panoptic-DeepLab: 128)"))
     offset_width: int = Field(32, ge=1, description=(
         "channels of the head of offsets under decoders (not in the paper; Panoptic-DeepLab: 32)"))
+    offset_unit: float = Field(1.0, gt=0, description=(
+        "length of an offset for which the head says 1; more helps a network that starts from nothing [px] (not in the "
+        "paper: 1)"))
     atrous_rates: tuple[int, ...] = Field((3, 6, 9), description=(
         "dilations of the spatial pyramid of decoders [cells] (not in the paper; Panoptic-DeepLab)"))
     augment: AugmentSettings = Field(AugmentSettings(crop=416, long_side=(314, 584)), description=(

@@ -103,6 +103,14 @@ def test_outputs_lie_where_the_features_lie(name, arguments, origin):
     assert torch.allclose(heat[:, 4:56], torch.arange(64.0)[4:56].expand(32, 52), atol=1e-4)
 
 
+def test_offsets_in_other_units():
+    images = noise(32, 32)
+    first, second = build().eval(), build(offset_unit=16.0).eval()
+    with torch.no_grad():
+        assert torch.allclose(16 * first(images).offset, second(images).offset, rtol=1e-5)
+        assert torch.equal(first(images).heat, second(images).heat)
+
+
 def test_a_few_steps_learn_one_image():
     model = build(classes=2, backbone=NARROW.model_copy(update={"stride": 8}))
     image = torch.full((1, 3, 48, 64), 60, dtype=torch.uint8)
@@ -112,7 +120,7 @@ def test_a_few_steps_learn_one_image():
     semantic = instances.to(torch.uint8)
     label = pseudo_targets(instances, torch.tensor([[[0, 17, 15], [1, 29, 45]]]), 2, 4.0)
     settings = NetworkSettings()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     history = []
     for _ in range(60):
         terms = objective(*model(image), semantic, label, None, settings)
