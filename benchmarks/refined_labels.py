@@ -76,7 +76,8 @@ def vectorised(batch: int, side: int, instances: int, device: str = "cpu") -> Ca
 
     def generate() -> np.ndarray:
         found = refined_targets(**case, settings=RefinementSettings(), sigma=SETTINGS["sigma"])
-        return torch.cat([found.centre.sum(1, keepdim=True), found.offset, found.offset_weight[:, None]], dim=1).cpu().numpy()
+        heat, weight = found.centre.sum(1, keepdim=True), found.offset_weight[:, None]
+        return torch.cat([heat, found.offset, weight], dim=1).cpu().numpy()
 
     return generate
 

@@ -39,7 +39,6 @@ def local_maxima(values: np.ndarray, window: int) -> np.ndarray:
     if values.size == 0:
         return np.zeros(values.shape, bool)
     # Ranks have no ties: equal values follow in reading order.
-    ranks = np.empty(values.size, np.int64)
-    ranks[np.argsort(-values, axis=None, kind="stable")] = np.arange(values.size)
-    ranks = ranks.reshape(values.shape)
+    ranks = np.empty(values.shape, np.int64)
+    ranks.flat[np.argsort(-values, axis=None, kind="stable")] = np.arange(values.size)
     return ndimage.minimum_filter(ranks, window, mode="constant", cval=values.size) == ranks
