@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 # COCO's evaluation excuses a detection that lies in a crowd by its matching threshold; .5 is the lowest.
 COVER = 0.5
@@ -45,8 +46,6 @@ def outside_crowds(crowd_hw: Tensor, proposals_xyxy: Tensor, objects_xyxy: Tenso
     Returns:
         N booleans; all true for an image without objects, which would otherwise be left without any sample.
     """
-    from torchvision.ops import box_iou
-
     if len(objects_xyxy) == 0 or not bool(crowd_hw.any()):
         return torch.ones(len(proposals_xyxy), dtype=torch.bool, device=proposals_xyxy.device)
     on_object = box_iou(proposals_xyxy, objects_xyxy).amax(dim=1) >= object_iou

@@ -15,20 +15,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, hooks, launch
+from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from torch import nn
 from torch.utils.data import DataLoader
 
 from stages.detector import detectron2_parts as parts
-from stages.detector.data import Labels, TrainingSamples, scaled_size
+from stages.detector.data import Detection, Labels
+from stages.detector.samples import TrainingSamples, scaled_size
 from stages.detector.settings import DetectorPredictSettings, DetectorSettings
+from stages.labels import coco, rle
+from stages.labels.coco import Entry
 from stages.runtime import devices, seeds
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
@@ -160,7 +168,7 @@ def _quiet() -> None:
     logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
 
 
-def _trainer(model: Any, optimizer: Any, runtime: RuntimeSettings) -> SimpleTrainer:
+def _trainer(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: RuntimeSettings) -> SimpleTrainer:
     """Detectron2's trainer without data: the data start at the step that the checkpoint tells."""
     if runtime.precision == "32-true":
         return SimpleTrainer(model, None, optimizer)
@@ -192,6 +200,7 @@ def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runt
         # A generator of its own: the loader would otherwise draw from torch's, in the first step after a start only.
         collate_fn=list, num_workers=loaders, generator=torch.Generator())
 
+
 def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,
          runtime: RuntimeSettings) -> Predictor:
     """The trained network, ready to predict."""
@@ -209,9 +218,7 @@ class Predictor:
         self.model, self.bgr, self.predict = model, bgr, predict
 
     @torch.inference_mode()
-    def __call__(self, image_hw3: np.ndarray) -> list[dict[str, Any]]:
-        import cv2
-
+    def __call__(self, image_hw3: np.ndarray) -> list[Detection]:
         height, width = image_hw3.shape[:2]
         high, wide = scaled_size(height, width, self.predict.min_side, self.predict.max_side)
         pixels = cv2.resize(image_hw3[:, :, ::-1] if self.bgr else image_hw3, (wide, high))
@@ -223,7 +230,7 @@ class Predictor:
                                                    found.pred_masks.numpy(), strict=True)]
 
 
-def coco_evaluator_ap(truth: Path, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def coco_evaluator_ap(truth: Path, results: Sequence[Entry]) -> dict[str, float]:
     """AP of COCO results by Detectron2's own COCOEvaluator, in percent: the check on this project's evaluation.
 
     Args:
@@ -233,11 +240,6 @@ def coco_evaluator_ap(truth: Path, results: Sequence[Mapping[str, Any]]) -> dict
     Returns:
         Detectron2's ``segm`` figures: AP, AP50, AP75, APs, APm, APl and one AP-<class> per class.
     """
-    from detectron2.data import MetadataCatalog
-    from detectron2.evaluation import COCOEvaluator
-
-    from stages.labels import coco
-
     content = coco.read_coco(truth)
     position = coco.category_indices(content["categories"], things_only=True)
     things = sorted((item for item in content["categories"] if item["id"] in position), key=lambda item: item["id"])
@@ -260,12 +262,8 @@ def coco_evaluator_ap(truth: Path, results: Sequence[Mapping[str, Any]]) -> dict
             MetadataCatalog.remove(name)
 
 
-def _instances(found: Sequence[Mapping[str, Any]], image: Mapping[str, Any], position: Mapping[int, int]) -> Any:
+def _instances(found: Sequence[Entry], image: Entry, position: Mapping[int, int]) -> Instances:
     """COCO results of one image as Detectron2's predictions."""
-    from detectron2.structures import Boxes, Instances
-
-    from stages.labels import rle
-
     shape = (image["height"], image["width"])
     instances = Instances(shape)
     boxes = np.array([item["bbox"] for item in found], np.float32).reshape(-1, 4)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine.train_loop import HookBase
@@ -18,19 +19,22 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from stages.detector.crowds import COVER, crowd_cover, outside_crowds
-from stages.detector.data import TrainingSamples
+from stages.detector.samples import TrainingSamples
 from stages.runtime import seeds
 from stages.runtime.files import write_text
 from stages.runtime.progress import progress
 from stages.runtime.training import Curves
 
+Sample = dict[str, Any]
+"""An image as Detectron2's models take it."""
 
-def to_detectron2(image: Tensor, target: dict[str, Tensor], bgr: bool) -> dict[str, Any]:
+
+def to_detectron2(image: Tensor, target: dict[str, Tensor], bgr: bool) -> Sample:
     """A training sample in Detectron2's form: 0..255, its channel order, masks as bitmasks, classes from 0.
 
     Args:
         image: 3 x H x W, RGB, 0..1.
-        target: see ``data.TrainingSamples.sample``.
+        target: see ``samples.TrainingSamples.sample``.
         bgr: whether the configuration's INPUT.FORMAT is BGR.
     """
     height, width = image.shape[-2:]
@@ -49,7 +53,7 @@ class Drawn(Dataset):
     def __init__(self, samples: TrainingSamples, seed: int, bgr: bool) -> None:
         self.samples, self.seed, self.bgr = samples, seed, bgr
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         number, index = key
         image, target = self.samples.sample(index, seeds.generator(self.seed, "sample", number))
         return to_detectron2(image, target, self.bgr)
@@ -66,7 +70,7 @@ class Batches:
         return self.last - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        orders: dict[int, Any] = {}
+        orders: dict[int, np.ndarray] = {}
         for step in range(self.first, self.last):
             keys = []
             for number in range(step * self.batch_size, (step + 1) * self.batch_size):
@@ -87,7 +91,7 @@ class _NumbersOnly(pickle.Unpickler):
         ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
     }
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array")
         return super().find_class(module, name)
@@ -102,10 +106,10 @@ class Checkpointer(DetectionCheckpointer):
     def get_checkpoint_file(self) -> str:
         return str(Path(self.save_dir) / (Path(self.save_dir) / "last_checkpoint").read_text().strip())
 
-    def _torch_load(self, f: str) -> Any:
+    def _torch_load(self, f: str) -> dict[str, object]:
         return torch.load(f, map_location="cpu", weights_only=True)
 
-    def _load_file(self, filename: str) -> Any:
+    def _load_file(self, filename: str) -> dict[str, object]:
         if not filename.endswith(".pkl"):
             return super()._load_file(filename)
         with open(filename, "rb") as file:
@@ -206,7 +210,7 @@ class IgnoreCrowds:
         heads.label_and_sample_proposals = self.label_proposals
         model.register_forward_pre_hook(self._remember)
 
-    def _remember(self, model: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def _remember(self, model: nn.Module, arguments: tuple[list[Sample]]) -> None:
         device = next(model.parameters()).device
         crowds = [item.get("crowd") for item in arguments[0]]
         self.crowds = [None if crowd is None else crowd.to(device) for crowd in crowds]

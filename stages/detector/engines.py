@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from stages.detector.data import Labels
+import numpy as np
+
+from stages.detector.data import Detection, Labels
 from stages.detector.settings import DetectorPredictSettings, DetectorSettings
 from stages.runtime.errors import UserError
 from stages.runtime.settings import RuntimeSettings
@@ -15,20 +17,20 @@ from stages.runtime.settings import RuntimeSettings
 INSTALL_DETECTRON2 = ('pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2.git'
                       '@02b5c4e295e990042a714712c21dc79b731e8833"')
 
-_MODULES = {
+LOADED_BY_NAME: dict[str, dict[str, str]] = {"detector.engine": {
     "torchvision": "stages.detector.torchvision_engine",
     "detectron2": "stages.detector.detectron2_engine",
-}
+}}
+"""Setting -> its value -> the module that it loads: a stage depends on the code of the one that is chosen."""
+
+_MODULES = LOADED_BY_NAME["detector.engine"]
 
 
 class Predictor(Protocol):
     """A trained network."""
 
-    def __call__(self, image_hw3: Any) -> list[dict[str, Any]]:
-        """Detections of one RGB image (H x W x 3, uint8), best first.
-
-        Each has ``label`` (0-based, contiguous), ``score``, ``box_xyxy`` (pixel edges) and ``mask`` (H x W, bool).
-        """
+    def __call__(self, image_hw3: np.ndarray) -> list[Detection]:
+        """Detections of one RGB image (H x W x 3, uint8), best first."""
 
 
 class Engine(Protocol):

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
+from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -24,6 +26,9 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from stages.detector.crowds import COVER, crowd_cover, outside_crowds
 from stages.detector.settings import DetectorPredictSettings, TorchvisionSettings
 from stages.runtime.errors import UserError
+
+Results = dict[str, Tensor] | list[dict[str, Tensor]]
+"""Losses in training, otherwise what was found in each image."""
 
 
 def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, classes: int,
@@ -85,7 +90,7 @@ class Targets:
 class MaskRCNN(GeneralizedRCNN):
     """torchvision's two-stage detector with the parts of this module."""
 
-    def forward(self, images: list[Tensor], targets: Targets | None = None) -> Any:
+    def forward(self, images: list[Tensor], targets: Targets | None = None) -> Results:
         return super().forward(images, None if targets is None else targets.images)
 
 
@@ -110,9 +115,6 @@ class PyramidBackbone(nn.Module):
 
 def _body(settings: TorchvisionSettings, pretrained: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
     """timm's network with the wanted levels, and the mean and deviation that its images are normalised with."""
-    import timm
-    from timm.utils.model import freeze_batch_norm_2d
-
     arguments = dict(settings.backbone_arguments)
     download = pretrained and settings.weights == "imagenet"
     key = "detector.torchvision.backbone"
@@ -280,12 +282,13 @@ class CrowdRoIHeads(RoIHeads):
     """Heads whose negative proposals do not lie in crowd regions, and whose mask targets lie where the masks do."""
 
     def forward(self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]],
-                targets: list[dict[str, Tensor]] | None = None) -> Any:
+                targets: list[dict[str, Tensor]] | None = None) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         if targets is not None:
             targets = [{**target, "masks": at_corners(target["masks"])} for target in targets]
         return super().forward(features, proposals, image_shapes, targets)
 
-    def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None) -> Any:
+    def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None,
+                                ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         kept = [proposal if "crowd" not in target
                 else proposal[outside_crowds(target["crowd"], proposal, target["boxes"])]
                 for proposal, target in zip(proposals, targets or [], strict=True)]

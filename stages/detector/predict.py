@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,7 +49,7 @@ def main(params: Path) -> None:
                parameters=predict, output=None, description="finding instances", suffix=".json", finish=collect)
 
 
-def read_model(folder: Path) -> tuple[DetectorSettings, list[dict[str, Any]]]:
+def read_model(folder: Path) -> tuple[DetectorSettings, list[coco.Entry]]:
     """The settings that a detector was trained with, and its categories.
 
     Raises:

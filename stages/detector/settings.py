@@ -145,7 +145,7 @@ class Detectron2Settings(Settings):
 
     @field_validator("overrides")
     @classmethod
-    def _pairs(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _pairs(cls, value: tuple[object, ...]) -> tuple[object, ...]:
         if len(value) % 2:
             raise ValueError("KEY and VALUE alternate, so an even number of items is expected")
         return value

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stages.detector import network
-from stages.detector.data import Labels, TrainingSamples
+from stages.detector.data import Detection, Labels
+from stages.detector.samples import TrainingSamples
 from stages.detector.settings import DetectorPredictSettings, DetectorSettings, DetectorTrainSettings
 from stages.runtime import devices, distributed, optimisation, seeds, training
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.weights import load_weights, save_weights
+
+Sample = tuple[Tensor, dict[str, Tensor]]
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
 def check(settings: DetectorSettings) -> None:
@@ -47,11 +50,11 @@ def rate_factor(done: float, settings: DetectorTrainSettings) -> float:
     return warmup * settings.gamma ** sum(done >= milestone - 1e-9 for milestone in settings.milestones)
 
 
-def _collate(samples: list[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def _collate(samples: list[Sample]) -> Batch:
     return [image for image, _ in samples], [target for _, target in samples]
 
 
-def _losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     images, targets = batch
     return model(images, network.Targets(targets))
 
@@ -89,7 +92,7 @@ class Predictor:
         self.device, self.mask_threshold = device, mask_threshold
 
     @torch.inference_mode()
-    def __call__(self, image_hw3: np.ndarray) -> list[dict[str, Any]]:
+    def __call__(self, image_hw3: np.ndarray) -> list[Detection]:
         image = torch.from_numpy(np.ascontiguousarray(image_hw3)).permute(2, 0, 1).float().div(255)
         found = self.model([image.to(self.device)])[0]
         masks = (found["masks"][:, 0] > self.mask_threshold).cpu().numpy()  # (N, H, W)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from stages.runtime.errors import UserError, summarise
 from stages.runtime.files import read_json, write_json
 
 Entry = dict[str, Any]
+"""A JSON object: an image, annotation or category, or the whole of a file."""
 
 SLOP = 2.0
 """How far a label may lie outside its image [px]: COCO's own boxes do so by fractions of a pixel."""
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
+def read_coco(path: str | Path) -> Entry:
     """Read a COCO JSON of this project's contract and check its structure.
 
     Raises:
@@ -30,7 +31,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def validate_coco(content: Any, path: str | Path, sizes: bool = True) -> None:
+def validate_coco(content: object, path: str | Path, sizes: bool = True) -> None:
     """Check the structure of COCO JSON: lists and ids, and what refers to what. Masks are not decoded.
 
     Args:
@@ -58,7 +59,7 @@ def validate_coco(content: Any, path: str | Path, sizes: bool = True) -> None:
         raise UserError(summarise(problems, f"{path}: {len(problems)} problem(s); correct the file:"))
 
 
-def label_problems(labels: Mapping[str, Any], width: int, height: int) -> list[str]:
+def label_problems(labels: Entry, width: int, height: int) -> list[str]:
     """What is wrong with the ``point``, ``bbox`` and ``extreme_points`` of one object of a width x height image.
 
     Pixel centres lie on integers, so a point may have x from -0.5 to width - 0.5, and ``SLOP`` more.
@@ -73,7 +74,7 @@ def label_problems(labels: Mapping[str, Any], width: int, height: int) -> list[s
     return problems
 
 
-def clip_labels(labels: Mapping[str, Any], width: int, height: int) -> Entry:
+def clip_labels(labels: Entry, width: int, height: int) -> Entry:
     """The object's ``point``, ``bbox`` and ``extreme_points``, with what hangs over the image's border cut off."""
     clipped: Entry = {}
     if "bbox" in labels:
@@ -87,7 +88,7 @@ def clip_labels(labels: Mapping[str, Any], width: int, height: int) -> Entry:
     return clipped
 
 
-def annotations_by_image(content: Mapping[str, Any]) -> dict[int, list[Entry]]:
+def annotations_by_image(content: Entry) -> dict[int, list[Entry]]:
     """image id -> its annotations in file order; images without any have an empty list."""
     groups: dict[int, list[Entry]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
@@ -95,24 +96,29 @@ def annotations_by_image(content: Mapping[str, Any]) -> dict[int, list[Entry]]:
     return groups
 
 
-def images_by_id(content: Mapping[str, Any]) -> dict[int, Entry]:
+def images_by_id(content: Entry) -> dict[int, Entry]:
     """image id -> image."""
     return {image["id"]: image for image in content["images"]}
 
 
-def category_indices(categories: Iterable[Mapping[str, Any]], things_only: bool = False) -> dict[int, int]:
+def image_entries(images: Iterable[Entry]) -> list[Entry]:
+    """What an instance file says of its images, and no more: ``id``, ``file_name``, ``width``, ``height``."""
+    return [{key: image[key] for key in ("id", "file_name", "width", "height")} for image in images]
+
+
+def category_indices(categories: Iterable[Entry], things_only: bool = False) -> dict[int, int]:
     """category id -> 0, 1, 2, ... in the order of the ids: networks count classes, files keep the input's ids."""
     ids = sorted(category["id"] for category in categories if not things_only or is_thing(category))
     return {category_id: index for index, category_id in enumerate(ids)}
 
 
-def is_thing(category: Mapping[str, Any]) -> bool:
+def is_thing(category: Mapping[str, object]) -> bool:
     """Whether a category has instances (things); COCO instance files do not say so of theirs, so the default is yes."""
     return bool(category.get("isthing", 1))
 
 
-def write_instances(path: str | Path, images: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]],
-                    annotations: Iterable[Mapping[str, Any]], info: Mapping[str, Any] | None = None) -> None:
+def write_instances(path: str | Path, images: Sequence[Entry], categories: Sequence[Entry],
+                    annotations: Iterable[Entry], info: Entry | None = None) -> None:
     """Write instance labels: the only writer, so that ids, areas and boxes are right wherever they are read.
 
     Args:
@@ -138,7 +144,7 @@ def write_instances(path: str | Path, images: Sequence[Mapping[str, Any]], categ
     write_json(path, content)
 
 
-def _instance(annotation: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]], categories: set[int]) -> Entry:
+def _instance(annotation: Entry, images: Mapping[int, Entry], categories: set[int]) -> Entry:
     """One annotation with area and box of its mask."""
     image_id, category_id = int(annotation["image_id"]), int(annotation["category_id"])
     where = f"annotation of image {image_id}, category {category_id}"
@@ -164,20 +170,20 @@ def _instance(annotation: Mapping[str, Any], images: Mapping[int, Mapping[str, A
     return {**row, **{key: value for key, value in annotation.items() if key not in row and key != "id"}}
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", type(None): "nothing"}
     return names.get(type(value), repr(value))
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_ids(entries: list[Any], name: str, problems: list[str]) -> dict[int, Entry]:
+def _check_ids(entries: list[object], name: str, problems: list[str]) -> dict[int, Entry]:
     """id -> entry of the entries that have one of their own; the others become problems."""
     found: dict[int, Entry] = {}
     for position, entry in enumerate(entries):
@@ -241,11 +247,11 @@ def _check_annotation(annotation: Entry, images: Mapping[int, Entry], categories
         problems.append(f"{where} (image {image_id}): iscrowd must be 0 or 1, found {annotation['iscrowd']!r}")
 
 
-def _numbers(value: Any, count: int) -> bool:
+def _numbers(value: object, count: int) -> TypeGuard[list[float]]:
     return isinstance(value, list) and len(value) == count and all(_is_number(item) for item in value)
 
 
-def _box_problems(box: Any, width: int, height: int) -> list[str]:
+def _box_problems(box: object, width: int, height: int) -> list[str]:
     if not _numbers(box, 4):
         return [f"bbox: four numbers [x, y, width, height] were expected, found {box!r}"]
     x, y, w, h = box
@@ -257,7 +263,7 @@ def _box_problems(box: Any, width: int, height: int) -> list[str]:
     return []
 
 
-def _point_problems(name: str, point: Any, width: int, height: int) -> list[str]:
+def _point_problems(name: str, point: object, width: int, height: int) -> list[str]:
     if not _numbers(point, 2):
         return [f"{name}: two numbers [x, y] were expected, found {point!r}"]
     x, y = point
@@ -266,7 +272,7 @@ def _point_problems(name: str, point: Any, width: int, height: int) -> list[str]
     return []
 
 
-def _extreme_problems(points: Any, width: int, height: int) -> list[str]:
+def _extreme_problems(points: object, width: int, height: int) -> list[str]:
     if not isinstance(points, list) or len(points) != 4:
         return [f"extreme_points: four points (top, left, bottom, right) were expected, found {points!r}"]
     problems = [problem for name, point in zip(("top", "left", "bottom", "right"), points, strict=True)

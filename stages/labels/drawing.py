@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 WHITE = (255, 255, 255)
@@ -15,8 +17,6 @@ def category_colour(category_id: int) -> tuple[int, int, int]:
     """A colour (R, G, B) of 0..255 for a category; neighbouring ids get hues far apart, and -1 (none) black."""
     if category_id < 0:
         return (0, 0, 0)
-    import colorsys
-
     # Steps of the golden ratio spread hues evenly for any number of ids; two rings of brightness tell near hues apart.
     hue = (0.58 + 0.6180339887 * category_id) % 1.0
     saturation, value = ((0.75, 0.95), (0.95, 0.72))[category_id // 8 % 2]
@@ -26,8 +26,6 @@ def category_colour(category_id: int) -> tuple[int, int, int]:
 
 def enlarge(image: np.ndarray, width: int) -> np.ndarray:
     """Scale (H, W, 3) to ``width`` pixels, in proportion: smaller by areas, larger by cubics."""
-    import cv2
-
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     if width == image.shape[1]:
         return image.copy()
@@ -37,8 +35,6 @@ def enlarge(image: np.ndarray, width: int) -> np.ndarray:
 
 def enlarge_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale a mask (h, w) to ``size`` (H, W) without inventing values; bool."""
-    import cv2
-
     return cv2.resize(np.asarray(mask, np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
@@ -61,8 +57,6 @@ def overlay_masks(image: np.ndarray, masks: Sequence[np.ndarray] | np.ndarray,
     Returns:
         (H, W, 3) uint8.
     """
-    import cv2
-
     picture = np.array(image)
     categories = list(category_ids) if category_ids is not None else list(range(1, len(masks) + 1))
     thickness = max(1, round(image.shape[1] / 240))
@@ -102,8 +96,6 @@ def heatmap(values: np.ndarray, image: np.ndarray | None = None, low: float = 0.
     Returns:
         (h, w, 3) uint8, or (H, W, 3) with an image.
     """
-    import cv2
-
     if high <= low:
         raise ValueError(f"high ({high}) must be above low ({low})")
     scaled = np.clip((np.nan_to_num(np.asarray(values, np.float32), nan=low) - low) / (high - low), 0.0, 1.0)
@@ -128,8 +120,6 @@ def flow_colours(displacement_yx: np.ndarray, longest: float | None = None) -> n
     Returns:
         (H, W, 3) uint8.
     """
-    import cv2
-
     down, right = np.nan_to_num(np.asarray(displacement_yx, np.float32))
     length = np.hypot(down, right)
     full = float(longest) if longest is not None else float(length.max(initial=0.0))
@@ -141,8 +131,6 @@ def flow_colours(displacement_yx: np.ndarray, longest: float | None = None) -> n
 
 def draw_point(picture: np.ndarray, point_xy: tuple[float, float], colour: tuple[int, int, int]) -> None:
     """Draw a ringed dot in place; pixel centres lie on integers."""
-    import cv2
-
     radius = max(3, round(picture.shape[1] / 70))
     centre = (round(point_xy[0]), round(point_xy[1]))
     cv2.circle(picture, centre, radius + 2, DARK, -1, cv2.LINE_AA)
@@ -152,8 +140,6 @@ def draw_point(picture: np.ndarray, point_xy: tuple[float, float], colour: tuple
 
 def draw_box(picture: np.ndarray, box_xywh: Sequence[float], colour: tuple[int, int, int]) -> None:
     """Draw a box in place, on the outermost pixels that belong to it."""
-    import cv2
-
     x, y, width, height = box_xywh
     corners = (round(x), round(y)), (round(x + width - 1), round(y + height - 1))
     thickness = max(1, round(picture.shape[1] / 160))

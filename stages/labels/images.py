@@ -5,14 +5,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _ORIENTATION = 0x0112  # the EXIF tag: 1 is upright, 2 to 4 keep the size, 5 to 8 swap width and height
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG")
@@ -77,8 +75,6 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
             try:
                 image.load()
                 if upright:
-                    from PIL import ImageOps
-
                     return _to_rgb(ImageOps.exif_transpose(image), path)
                 return _to_rgb(image, path)
             except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
@@ -91,9 +87,7 @@ class _Unknown(Exception):
     """Pillow does not know the format; OpenCV may (16-bit colour TIFF, for one)."""
 
 
-def _open(path: str | Path) -> Image:
-    from PIL import Image, UnidentifiedImageError
-
+def _open(path: str | Path) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None  # large photographs are wanted, not an attack
     try:
         return Image.open(path)
@@ -127,9 +121,7 @@ def _scan_png(path: str | Path) -> tuple[bool, bool]:
             at += 12 + int.from_bytes(head[:4], "big")
 
 
-def _to_rgb(image: Image, path: str | Path) -> np.ndarray:
-    from PIL import Image
-
+def _to_rgb(image: Image.Image, path: str | Path) -> np.ndarray:
     if image.mode == "F":
         raise UserError(f"{path}: floating-point pixels; save it with 8 or 16 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey; 32-bit integers are how some files carry it
@@ -142,8 +134,6 @@ def _to_rgb(image: Image, path: str | Path) -> np.ndarray:
 
 
 def _read_with_opencv(path: str | Path) -> np.ndarray:
-    import cv2
-
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise UserError(f"{path}: not an image that can be read; replace or remove the file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
@@ -18,8 +19,6 @@ def upsample_cells(maps: np.ndarray, stride: int, size: tuple[int, int]) -> np.n
     Returns:
         (C, H, W) float32.
     """
-    import cv2
-
     height, width = size
     if len(maps) == 0:
         return np.zeros((0, height, width), np.float32)
@@ -29,9 +28,29 @@ def upsample_cells(maps: np.ndarray, stride: int, size: tuple[int, int]) -> np.n
 
 
 def shrink_labels(labels: np.ndarray, stride: int) -> np.ndarray:
-    """The label in the middle of each cell of a (H, W) map: (ceil(H / stride), ceil(W / stride))."""
-    middle = stride // 2
-    height, width = labels.shape
-    rows = np.minimum(np.arange(-(-height // stride)) * stride + middle, height - 1)
-    columns = np.minimum(np.arange(-(-width // stride)) * stride + middle, width - 1)
-    return labels[rows[:, None], columns]
+    """The label in the middle of each cell of ``stride`` x ``stride`` px.
+
+    A cell's centre is stride * index + (stride - 1) / 2: a pixel for an odd stride; for an even one the corner of four
+    pixels, of which the commonest label is taken and of equally common ones the largest (what is left open, 255, before
+    a class, a class before the background). So a mirrored map of whole cells gives the mirrored labels. A centre that
+    hangs over the image is moved to its border.
+
+    Args:
+        labels: (H, W).
+        stride: pixels per cell.
+
+    Returns:
+        (ceil(H / stride), ceil(W / stride)), the type of ``labels``.
+    """
+    rows, columns = (_middles(side, stride) for side in labels.shape)
+    near = np.stack([labels[row[:, None], column] for row in rows for column in columns])
+    near = np.sort(near, axis=0)[::-1]  # argmax takes the first of equals
+    votes = (near[:, None] == near[None]).sum(axis=0)
+    return np.take_along_axis(near, votes.argmax(axis=0)[None], axis=0)[0]
+
+
+def _middles(side: int, stride: int) -> list[np.ndarray]:
+    """Along one side, the index of the pixel in the middle of every cell: once for an odd stride, else before and after
+    the centre."""
+    starts = np.arange(-(-side // stride)) * stride
+    return [np.minimum(starts + offset, side - 1) for offset in sorted({(stride - 1) // 2, stride // 2})]

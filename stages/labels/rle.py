@@ -10,41 +10,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 RLE = dict[str, Any]
 
 
 def encode(mask_hw: np.ndarray) -> RLE:
     """Encode one mask (H, W); every value but 0 belongs to it."""
-    from pycocotools import mask as coco_mask
-
     if mask_hw.ndim != 2:
         raise ValueError(f"a mask of shape (H, W) was expected, found {mask_hw.shape}")
     return _as_text(coco_mask.encode(np.asfortranarray(mask_hw != 0, dtype=np.uint8)))
 
 
-def decode(rle: Mapping[str, Any]) -> np.ndarray:
+def decode(rle: RLE) -> np.ndarray:
     """Decode into a bool mask (H, W)."""
-    from pycocotools import mask as coco_mask
-
     return np.ascontiguousarray(coco_mask.decode(dict(rle))).astype(bool)
 
 
-def area(rle: Mapping[str, Any]) -> int:
+def area(rle: RLE) -> int:
     """Number of pixels."""
-    from pycocotools import mask as coco_mask
-
     return int(coco_mask.area(dict(rle)))
 
 
-def bbox(rle: Mapping[str, Any]) -> list[int]:
+def bbox(rle: RLE) -> list[int]:
     """Smallest box [x, y, width, height] around the mask, in whole pixels; [0, 0, 0, 0] for an empty mask."""
-    from pycocotools import mask as coco_mask
-
     return [int(value) for value in coco_mask.toBbox(dict(rle))]
 
 
-def from_segmentation(segmentation: Any, height: int, width: int) -> RLE:
+def from_segmentation(segmentation: object, height: int, width: int) -> RLE:
     """COCO's ``segmentation`` in any of its three forms -> RLE of an image of ``height`` x ``width`` pixels.
 
     Polygons (several are the parts of one object) are cut at the image's border; those of fewer than three corners
@@ -53,8 +46,6 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> RLE:
     Raises:
         ValueError: what is wrong with the segmentation, as the end of a sentence.
     """
-    from pycocotools import mask as coco_mask
-
     if isinstance(segmentation, Mapping):
         return _from_runs(segmentation, height, width)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
@@ -94,10 +85,8 @@ def unpack_counts(counts: str) -> list[int]:
     return runs
 
 
-def _from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> RLE:
+def _from_runs(segmentation: Mapping[str, object], height: int, width: int) -> RLE:
     """An RLE, compressed or not, checked: pycocotools reads beyond its memory where the runs do not fill the image."""
-    from pycocotools import mask as coco_mask
-
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, Sequence) or list(size) != [height, width]:
         raise ValueError(f"RLE size {size} is not the image's [height, width] = [{height}, {width}]")
@@ -114,16 +103,16 @@ def _from_runs(segmentation: Mapping[str, Any], height: int, width: int) -> RLE:
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
 
 
-def _checked_polygon(polygon: Any) -> list[float]:
-    numbers = isinstance(polygon, Sequence) and not isinstance(polygon, str)
-    if not numbers or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in polygon):
+def _checked_polygon(polygon: object) -> list[float]:
+    if not isinstance(polygon, Sequence) or isinstance(polygon, str) or not all(
+            isinstance(value, (int, float)) and math.isfinite(value) for value in polygon):
         raise ValueError("a polygon is not a list of numbers [x1, y1, x2, y2, ...]")
     if len(polygon) % 2:
         raise ValueError(f"a polygon has an odd number of coordinates ({len(polygon)})")
     return [float(value) for value in polygon]
 
 
-def _as_text(packed: Mapping[str, Any]) -> RLE:
+def _as_text(packed: RLE) -> RLE:
     counts = packed["counts"]
     return {"size": [int(side) for side in packed["size"]],
             "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

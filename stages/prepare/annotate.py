@@ -7,13 +7,12 @@ params.yaml. Crowds get no labels of any kind, tags included: a tag then always 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.labels import rle as rle_codec
-from stages.labels.coco import is_thing, label_problems, read_coco, validate_coco
+from stages.labels.coco import Entry, image_entries, is_thing, label_problems, read_coco, validate_coco
 from stages.prepare import weak
 from stages.prepare.chunks import map_chunks
 from stages.prepare.settings import AnnotationSettings
@@ -33,8 +32,8 @@ KEYS = {"points": "point", "boxes": "bbox", "extreme_points": "extreme_points", 
 class Task:
     """One image: its objects, which labels they get, and from where ("truth" or "input")."""
 
-    image: dict[str, Any]
-    objects: list[dict[str, Any]]
+    image: Entry
+    objects: list[Entry]
     things: frozenset[int]
     kinds: tuple[str, ...]
     source: str
@@ -70,7 +69,7 @@ def annotate(annotations: AnnotationSettings, runtime: RuntimeSettings) -> None:
         work.publish({f"{part}_weak.json": layout.WEAK[part] for part in layout.TRUTH})
 
 
-def label_image(task: Task) -> dict[str, Any]:
+def label_image(task: Task) -> Entry:
     """The weak labels of one image.
 
     Returns:
@@ -98,8 +97,8 @@ def label_image(task: Task) -> dict[str, Any]:
     return {"tags": sorted(tags), "annotations": annotations, "problems": problems}
 
 
-def _from_mask(item: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
-    labels: dict[str, Any] = {}
+def _from_mask(item: Entry, kinds: Sequence[str]) -> Entry:
+    labels: Entry = {}
     mask = rle_codec.decode(item["segmentation"])
     if "points" in kinds:
         labels["point"] = weak.deepest_point(mask)
@@ -112,8 +111,7 @@ def _from_mask(item: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
     return labels
 
 
-def _from_input(item: Mapping[str, Any], kinds: Sequence[str], image: Mapping[str, Any]) -> \
-        tuple[dict[str, Any], list[str]]:
+def _from_input(item: Entry, kinds: Sequence[str], image: Entry) -> tuple[Entry, list[str]]:
     """The labels that the data set carries for one object, and what is missing or wrong.
 
     Extreme points hold a box: it is taken from them where there is none. Their pixels belong to the object, so the box
@@ -132,7 +130,7 @@ def _from_input(item: Mapping[str, Any], kinds: Sequence[str], image: Mapping[st
     return labels, label_problems(labels, image["width"], image["height"])
 
 
-def _source(truth: Mapping[str, Any], asked: str, path: Path) -> str:
+def _source(truth: Entry, asked: str, path: Path) -> str:
     """Where the labels of a file come from."""
     info = truth.get("info", {})
     masks = info.get("truth") == "masks"
@@ -144,7 +142,7 @@ def _source(truth: Mapping[str, Any], asked: str, path: Path) -> str:
     return asked
 
 
-def _check_masks(content: Mapping[str, Any], annotations: AnnotationSettings, part: str, path: Path) -> None:
+def _check_masks(content: Entry, annotations: AnnotationSettings, part: str, path: Path) -> None:
     """Masks that were asked for and are nowhere are a mistake."""
     asked = part == "train" and "masks" in annotations.kinds and annotations.masked_images > 0
     if asked and not any("segmentation" in row for row in content["annotations"]):
@@ -152,8 +150,8 @@ def _check_masks(content: Mapping[str, Any], annotations: AnnotationSettings, pa
                         f"remove masks from it")
 
 
-def _tasks(truth: Mapping[str, Any], annotations: AnnotationSettings, source: str, part: str) -> list[Task]:
-    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in truth["images"]}
+def _tasks(truth: Entry, annotations: AnnotationSettings, source: str, part: str) -> list[Task]:
+    objects: dict[int, list[Entry]] = {image["id"]: [] for image in truth["images"]}
     for item in truth["annotations"] or truth.get("weak", []):
         if not item.get("iscrowd", 0):
             objects[item["image_id"]].append(item)
@@ -168,11 +166,10 @@ def _tasks(truth: Mapping[str, Any], annotations: AnnotationSettings, source: st
             for index, image in enumerate(images)]
 
 
-def _content(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kinds: Sequence[str], source: str) -> \
-        dict[str, Any]:
+def _content(truth: Entry, results: Sequence[Entry], kinds: Sequence[str], source: str) -> Entry:
     """The weak file: the truth's images and categories, with the chosen labels and nothing else."""
-    images = [{key: image[key] for key in ("id", "file_name", "width", "height")} | {"tags": result["tags"]}
-              for image, result in zip(truth["images"], results, strict=True)]
+    images = [image | {"tags": result["tags"]}
+              for image, result in zip(image_entries(truth["images"]), results, strict=True)]
     rows = [row for result in results for row in result["annotations"]]
     return {"info": {"kinds": list(kinds), "source": source}, "images": images,
             "annotations": [{"id": number, **row} for number, row in enumerate(rows, start=1)],

@@ -7,18 +7,20 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from stages.labels.coco import Entry
 from stages.runtime.files import write_json
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.work import Work
 
 CHUNK = 16
+Item = TypeVar("Item")
 
 
-def map_chunks(function: Callable[[Any], dict[str, Any]], items: Sequence[Any], files: Sequence[Sequence[str]],
-               work: Work, name: str, runtime: RuntimeSettings) -> list[dict[str, Any]]:
+def map_chunks(function: Callable[[Item], Entry], items: Sequence[Item], files: Sequence[Sequence[str]],
+               work: Work, name: str, runtime: RuntimeSettings) -> list[Entry]:
     """``[function(item) for item in items]``, taking up what an earlier run of the same work has left.
 
     Args:
@@ -36,8 +38,7 @@ def map_chunks(function: Callable[[Any], dict[str, Any]], items: Sequence[Any], 
     return [result for chunk in done for result in chunk]
 
 
-def _run(function: Callable[[Any], dict[str, Any]], job: tuple[Path, list[Any], list[Sequence[str]]]) -> \
-        list[dict[str, Any]]:
+def _run(function: Callable[[Item], Entry], job: tuple[Path, list[Item], list[Sequence[str]]]) -> list[Entry]:
     target, items, files = job
     stamp = [_stamp(path) for group in files for path in group]
     if target.is_file():
@@ -50,7 +51,7 @@ def _run(function: Callable[[Any], dict[str, Any]], job: tuple[Path, list[Any], 
     return results
 
 
-def _stamp(path: str) -> list[Any]:
+def _stamp(path: str) -> list[str | int]:
     try:
         status = os.stat(path)
     except OSError:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from stages.labels import rle as rle_codec
-from stages.labels.coco import annotations_by_image, clip_labels, label_problems, validate_coco
+from stages.labels.coco import Entry, annotations_by_image, clip_labels, label_problems, validate_coco
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import Source, SourceImage
 from stages.runtime.errors import UserError
@@ -32,6 +31,11 @@ def part_paths(dataset: DatasetSettings, train: str, val: str, images: str) -> d
     return found
 
 
+def needed_paths(dataset: DatasetSettings) -> list[Path]:
+    """Root, JSON files and image folders."""
+    return [Path(dataset.root), *(path for part in parts(dataset).values() for path in part)]
+
+
 def read(dataset: DatasetSettings) -> Source:
     """Read and check the JSON files.
 
@@ -42,7 +46,7 @@ def read(dataset: DatasetSettings) -> Source:
 
 
 def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[..., SourceImage],
-               adapt: Callable[[Any, Path], None] | None = None) -> Source:
+               adapt: Callable[[object, Path], None] | None = None) -> Source:
     """Read the JSON files of a data set whose format is COCO's or builds on it.
 
     Args:
@@ -51,7 +55,7 @@ def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[...,
         adapt: checks a file's content and makes it COCO, in place.
     """
     images: dict[str, list[SourceImage]] = {}
-    categories: dict[int, dict[str, Any]] = {}
+    categories: dict[int, Entry] = {}
     for part, (file, folder) in found.items():
         if not folder.is_dir():
             raise UserError(f"{folder}: no such image folder; set dataset.{part}_images (relative to dataset.root)")
@@ -67,7 +71,7 @@ def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[...,
     return Source([categories[key] for key in sorted(categories)], images, origin, files)
 
 
-def _add_categories(categories: dict[int, dict[str, Any]], new: list[dict[str, Any]], file: Path) -> None:
+def _add_categories(categories: dict[int, Entry], new: list[Entry], file: Path) -> None:
     """Join the categories of train and val; one id must not mean two things."""
     names = {category["name"]: category["id"] for category in categories.values()}
     for category in new:
@@ -78,7 +82,7 @@ def _add_categories(categories: dict[int, dict[str, Any]], new: list[dict[str, A
         categories.setdefault(number, {**category, "isthing": category.get("isthing", 1)})
 
 
-def read_image(image: Mapping[str, Any], annotations: list[dict[str, Any]], folder: Path) -> SourceImage:
+def read_image(image: Entry, annotations: list[Entry], folder: Path) -> SourceImage:
     """An image of the JSON with its annotations, of which only what this project uses is kept."""
     objects = tuple({key: annotation[key] for key in _KEPT if annotation.get(key) is not None}
                     for annotation in annotations)
@@ -86,8 +90,7 @@ def read_image(image: Mapping[str, Any], annotations: list[dict[str, Any]], fold
                        tuple(sorted(set(image["tags"]))) if "tags" in image else None, objects)
 
 
-def read_object(annotation: Mapping[str, Any], width: int, height: int, drop_empty: bool) -> \
-        tuple[dict[str, Any] | None, list[str]]:
+def read_object(annotation: Entry, width: int, height: int, drop_empty: bool) -> tuple[Entry | None, list[str]]:
     """One annotation -> (object, problems).
 
     The object has ``category_id``, ``iscrowd``, ``segmentation`` (RLE, or None where the input has no mask) and
@@ -114,7 +117,7 @@ def read_object(annotation: Mapping[str, Any], width: int, height: int, drop_emp
             "input": {"id": annotation["id"], **clip_labels(labels, width, height)}}, []
 
 
-def _mask(annotation: Mapping[str, Any], crowd: int, width: int, height: int) -> rle_codec.RLE | None:
+def _mask(annotation: Entry, crowd: int, width: int, height: int) -> rle_codec.RLE | None:
     """The mask of an annotation; a crowd without a mask covers its box, so that what lies there is ignored."""
     segmentation = annotation.get("segmentation")
     if segmentation:
@@ -125,6 +128,6 @@ def _mask(annotation: Mapping[str, Any], crowd: int, width: int, height: int) ->
     return rle_codec.from_segmentation([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width)
 
 
-def _is_flat(box: Any) -> bool:
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
-    return numbers and (box[2] <= 0 or box[3] <= 0)
+def _is_flat(box: object) -> bool:
+    return (isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
+            and (box[2] <= 0 or box[3] <= 0))

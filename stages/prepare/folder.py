@@ -25,6 +25,11 @@ def parts(dataset: DatasetSettings) -> dict[str, tuple[Path, Path]]:
     return found
 
 
+def needed_paths(dataset: DatasetSettings) -> list[Path]:
+    """Root, tables and image folders."""
+    return [Path(dataset.root), *(path for part in parts(dataset).values() for path in part)]
+
+
 def read(dataset: DatasetSettings) -> Source:
     """Read the tables.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from stages.labels.images import Header, read_header, read_rgb
 from stages.prepare.sources import SourceImage, path_problem
@@ -119,8 +120,6 @@ def place_image(image: SourceImage, placement: Placement, folder: Path, copy: bo
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write RGB uint8 (H, W, 3) as PNG."""
-    from PIL import Image
-
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
 

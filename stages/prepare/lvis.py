@@ -7,12 +7,12 @@ evaluation protocol needs all three, so the truth files carry them (Gupta et al.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
+from stages.labels.coco import Entry
 from stages.prepare import coco
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import Source, SourceImage
@@ -28,6 +28,11 @@ def parts(dataset: DatasetSettings) -> dict[str, tuple[Path, Path]]:
     return coco.part_paths(dataset, "lvis_v1_train.json", "lvis_v1_val.json", ".")
 
 
+def needed_paths(dataset: DatasetSettings) -> list[Path]:
+    """Root, JSON files and image folders."""
+    return [Path(dataset.root), *(path for part in parts(dataset).values() for path in part)]
+
+
 def read(dataset: DatasetSettings) -> Source:
     """Read and check the JSON files.
 
@@ -37,12 +42,12 @@ def read(dataset: DatasetSettings) -> Source:
     return coco.read_parts(parts(dataset), _image, _adapt)
 
 
-def _image(image: Mapping[str, Any], annotations: list[dict[str, Any]], folder: Path) -> SourceImage:
+def _image(image: Entry, annotations: list[Entry], folder: Path) -> SourceImage:
     negative, not_exhaustive = (tuple(sorted(set(image[key]))) for key in _IDS)
     return replace(coco.read_image(image, annotations, folder), negative=negative, not_exhaustive=not_exhaustive)
 
 
-def _adapt(content: Any, file: Path) -> None:
+def _adapt(content: object, file: Path) -> None:
     """Name the images as COCO does, and check what LVIS adds. What is no COCO at all is left to ``validate_coco``."""
     known = {category.get("id") for category in _entries(content, "categories")}
     problems = [problem for image in _entries(content, "images") for problem in _image_problems(image, known)]
@@ -53,12 +58,12 @@ def _adapt(content: Any, file: Path) -> None:
                                             f"the file, or set dataset.kind: coco for plain COCO JSON:"))
 
 
-def _entries(content: Any, key: str) -> Iterator[dict[str, Any]]:
+def _entries(content: object, key: str) -> Iterator[Entry]:
     values = content.get(key) if isinstance(content, dict) else None
     return (value for value in values if isinstance(value, dict)) if isinstance(values, list) else iter(())
 
 
-def _image_problems(image: dict[str, Any], known: set[Any]) -> list[str]:
+def _image_problems(image: Entry, known: set[object]) -> list[str]:
     """What is wrong with one image; it gets its ``file_name``.
 
     LVIS names an image by its address alone. The last two parts of it are folder and file, and they are needed: images

@@ -8,16 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from stages.labels.coco import write_instances
+from stages.labels.coco import Entry, write_instances
 from stages.labels.images import Header
-from stages.prepare import coco, folder, images, lvis, voc
+from stages.prepare import images, kinds
 from stages.prepare.chunks import map_chunks
 from stages.prepare.records import Task, make_record, shown_categories
 from stages.prepare.settings import DatasetSettings
-from stages.prepare.shapes import CATEGORIES
-from stages.prepare.sources import Source, SourceImage, check_classes, select
+from stages.prepare.sources import Source, check_classes, select
 from stages.runtime import layout
 from stages.runtime.errors import UserError, summarise
 from stages.runtime.files import write_json
@@ -25,8 +23,6 @@ from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
-
-_VAL_SCENES = 1_000_000  # scenes of val start here, so that more training images do not change them
 
 
 def main(params: Path) -> None:
@@ -43,7 +39,7 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
     """
     if dataset.kind != "shapes" and not Path(dataset.root).is_dir():
         raise UserError(f"dataset.root: {dataset.root} is not a folder; give the folder of the data set")
-    source = select(READERS[dataset.kind](dataset), dataset)
+    source = select(kinds.read(dataset), dataset)
     if any(category["id"] == 0 for category in source.categories):
         raise UserError(f"{source.origin['train']}: a category has id 0, which means background in semantic label "
                         f"pictures; number the categories from 1 on")
@@ -66,19 +62,6 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
         for part, records in truths.items():
             _write_truth(work.path(f"{part}_truth.json"), records, source.categories, source.origin[part], part)
         work.publish({"images": layout.IMAGES, **{f"{part}_truth.json": layout.TRUTH[part] for part in truths}})
-
-
-def read_shapes(dataset: DatasetSettings) -> Source:
-    """The scenes to render. Numbers of train and val do not depend on each other."""
-    counts = {"train": (dataset.shapes.train, 0), "val": (dataset.shapes.val, _VAL_SCENES)}
-    parts = {part: [SourceImage(first + number + 1, f"{part}_{number:05d}.png", scene=first + number)
-                    for number in range(count)]
-             for part, (count, first) in counts.items()}
-    categories = [dict(category) for category in CATEGORIES]
-    return Source(categories, parts, dict.fromkeys(parts, Path("dataset.shapes")))
-
-
-READERS = {"shapes": read_shapes, "coco": coco.read, "lvis": lvis.read, "voc": voc.read, "folder": folder.read}
 
 
 def _check_tags(source: Source, dataset: DatasetSettings) -> None:
@@ -112,7 +95,7 @@ def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSetti
     return {**placements}
 
 
-def _write_truth(path: Path, records: list[dict[str, Any]], categories: list[dict[str, Any]], origin: Path,
+def _write_truth(path: Path, records: list[Entry], categories: list[Entry], origin: Path,
                  part: str) -> None:
     """Write one truth file.
 
@@ -135,7 +118,7 @@ def _write_truth(path: Path, records: list[dict[str, Any]], categories: list[dic
             + (f"; no truth: {reason}" if reason else ""))
 
 
-def _no_truth(entries: list[dict[str, Any]], objects: list[dict[str, Any]], origin: Path) -> str | None:
+def _no_truth(entries: list[Entry], objects: list[Entry], origin: Path) -> str | None:
     """Why there is nothing to measure against, or None."""
     single = [item for item in objects if not item["iscrowd"]]
     if not single:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.labels import rle as rle_codec
-from stages.prepare import coco, images, voc
+from stages.labels.coco import Entry
+from stages.prepare import coco, images, voc_masks
 from stages.prepare.settings import DatasetSettings
-from stages.prepare.shapes import render
+from stages.prepare.shapes_rendering import render
 from stages.prepare.sources import SourceImage
 from stages.runtime.errors import UserError
 
@@ -31,7 +31,7 @@ class Task:
         return [str(self.image.path), *self.image.masks] if self.image.folder else []
 
 
-def make_record(task: Task) -> dict[str, Any]:
+def make_record(task: Task) -> Entry:
     """Put the image into the folder and collect its objects.
 
     Returns:
@@ -40,13 +40,13 @@ def make_record(task: Task) -> dict[str, Any]:
     if task.placement is None:
         return _render(task)
     image = task.image
-    entry: dict[str, Any] = {"id": image.id, "file_name": task.placement.name}
+    entry: Entry = {"id": image.id, "file_name": task.placement.name}
     problems: list[str] = []
     try:
         width, height = images.place_image(image, task.placement, task.folder, task.dataset.copy_images)
         entry |= {"width": width, "height": height}
         if image.masks:
-            objects = [item for item in voc.read_objects(image.masks, width, height)
+            objects = [item for item in voc_masks.read_objects(image.masks, width, height)
                        if item["category_id"] in task.kept]
         else:
             objects, problems = _read_objects(task, width, height)
@@ -59,7 +59,7 @@ def make_record(task: Task) -> dict[str, Any]:
     return {"image": entry, "objects": objects, "problems": [f"{image.label}: {problem}" for problem in problems]}
 
 
-def _read_objects(task: Task, width: int, height: int) -> tuple[list[dict[str, Any]], list[str]]:
+def _read_objects(task: Task, width: int, height: int) -> tuple[list[Entry], list[str]]:
     objects, problems = [], []
     for annotation in task.image.objects:
         item, wrong = coco.read_object(annotation, width, height, task.dataset.empty_masks == "drop")
@@ -69,7 +69,7 @@ def _read_objects(task: Task, width: int, height: int) -> tuple[list[dict[str, A
     return objects, problems
 
 
-def _render(task: Task) -> dict[str, Any]:
+def _render(task: Task) -> Entry:
     image, settings = task.image, task.dataset.shapes
     pixels, instances = render(image.scene, task.dataset.seed, settings)
     images.write_png(task.folder / image.file_name, pixels)
@@ -79,6 +79,6 @@ def _render(task: Task) -> dict[str, Any]:
     return {"image": entry, "objects": objects, "problems": []}
 
 
-def shown_categories(image: dict[str, Any], objects: Sequence[dict[str, Any]]) -> set[int]:
+def shown_categories(image: Entry, objects: Sequence[Entry]) -> set[int]:
     """Category ids that an image shows: its own tags, and the objects that are not crowds."""
     return {*image.get("tags", ()), *(item["category_id"] for item in objects if not item.get("iscrowd", 0))}

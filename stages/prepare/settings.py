@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.prepare.shapes import ShapesSettings
 from stages.runtime.settings import Settings
 
 LabelKind = Literal["tags", "points", "boxes", "extreme_points", "masks"]
+
+
+class ShapesSettings(Settings):
+    """How many scenes, how large, and how hard."""
+
+    train: int = Field(240, ge=1, description="training images [images] (not in the paper)")
+    val: int = Field(60, ge=1, description="validation images [images] (not in the paper)")
+    width: int = Field(160, ge=32, description="image width [px] (not in the paper)")
+    height: int = Field(128, ge=32, description="image height [px] (not in the paper)")
+    max_objects: int = Field(7, ge=1, le=40, description="most objects in an image [objects] (not in the paper)")
+    smallest: float = Field(
+        0.16, gt=0, le=1, description="longest side of the smallest object [share of the shorter image side] "
+        "(not in the paper)")
+    largest: float = Field(
+        0.54, gt=0, le=1, description="longest side of the largest object [share of the shorter image side] "
+        "(not in the paper)")
+    touching: float = Field(
+        0.6, ge=0, le=1, description="probability that a further object of a class is put against the previous one "
+        "(not in the paper)")
+    occluders: float = Field(
+        0.2, ge=0, le=1, description="probability that a pole, which belongs to the ground, is put across an object "
+        "(not in the paper)")
+    contrast: float = Field(
+        0.8, ge=0, le=1, description="share of the objects whose colour is chosen to differ from what is behind them "
+        "(not in the paper)")
+    noise: float = Field(
+        0.022, ge=0, le=0.5, description="standard deviation of the sensor noise [share of full scale] "
+        "(not in the paper)")
+    min_pixels: int = Field(
+        25, ge=1, description="an object that would show less is left out of the scene [px] (not in the paper)")
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> ShapesSettings:
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest ({self.smallest}) is larger than largest ({self.largest})")
+        return self
 
 
 class DatasetSettings(Settings):
@@ -22,8 +56,8 @@ class DatasetSettings(Settings):
         "(not in the papers)")
     root: str = Field(
         "stages/prepare/shapes.py", min_length=1,
-        description="folder of the data set; for shapes the code that renders it, so that DVC tracks what matters "
-        "(not in the papers)")
+        description="folder of the data set; for shapes, which needs none, a file of this project, because DVC tracks "
+        "it (not in the papers)")
     train: str | None = Field(
         None, description="training part: a JSON (coco; default instances_train.json; lvis; default "
         "lvis_v1_train.json), an image set (voc; train_aug, train, trainval or another list of "
@@ -97,25 +131,3 @@ class AnnotationSettings(Settings):
         if len(set(kinds)) != len(kinds):
             raise ValueError("every kind at most once")
         return kinds
-
-
-def required_paths(dataset: DatasetSettings) -> list[Path]:
-    """Files and folders that must be there before ``prepare`` can start; `check` asks for them first."""
-    root = Path(dataset.root)
-    if dataset.kind == "coco":
-        from stages.prepare.coco import parts
-
-        return [root, *(path for part in parts(dataset).values() for path in part)]
-    if dataset.kind == "lvis":
-        from stages.prepare.lvis import parts as lvis_parts
-
-        return [root, *(path for part in lvis_parts(dataset).values() for path in part)]
-    if dataset.kind == "voc":
-        from stages.prepare.voc import needed_paths
-
-        return [root, *needed_paths(dataset)]
-    if dataset.kind == "folder":
-        from stages.prepare.folder import parts as tables
-
-        return [root, *(path for part in tables(dataset).values() for path in part)]
-    return [root]

@@ -9,13 +9,12 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from stages.prepare.shapes import Item, Scene, ShapesSettings
+from stages.prepare.settings import ShapesSettings
+from stages.prepare.shapes_scenes import Item, Scene
 
 SCALE = 2
 SKY_LABEL, GROUND_LABEL, FIRST = 0, 1, 2  # labels in a label map; FIRST + n is item n of the scene

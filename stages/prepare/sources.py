@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from stages.labels.coco import Entry
 from stages.prepare.settings import DatasetSettings
 from stages.runtime.errors import UserError
 from stages.runtime.seeds import generator
@@ -36,7 +36,7 @@ class SourceImage:
     width: int | None = None
     height: int | None = None
     tags: tuple[int, ...] | None = None
-    objects: tuple[dict[str, Any], ...] = ()
+    objects: tuple[Entry, ...] = ()
     masks: tuple[str, ...] = ()
     scene: int = -1
     negative: tuple[int, ...] | None = None
@@ -56,7 +56,7 @@ class SourceImage:
 class Source:
     """A data set: categories, the images of train and val, and the file that each part comes from (for messages)."""
 
-    categories: list[dict[str, Any]]
+    categories: list[Entry]
     parts: dict[str, list[SourceImage]]
     origin: dict[str, Path]
     files: list[Path] = field(default_factory=list)
@@ -136,7 +136,7 @@ def listed(names: Sequence[str], shown: int = 40) -> str:
     return f"{', '.join(names[:shown])}{more}"
 
 
-def check_classes(categories: Sequence[Mapping[str, Any]], tags: Sequence[set[int]], dataset: DatasetSettings,
+def check_classes(categories: Sequence[Entry], tags: Sequence[set[int]], dataset: DatasetSettings,
                   origin: Path) -> str | None:
     """Ask that every class be shown by some training image.
 

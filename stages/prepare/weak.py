@@ -6,6 +6,7 @@ Pixel centres lie on integers, y down; points are [x, y], boxes [x, y, width, he
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 
 def bounding_box(mask_hw: np.ndarray) -> list[int]:
@@ -28,8 +29,6 @@ def deepest_point(mask_hw: np.ndarray) -> list[int]:
     Raises:
         ValueError: the mask is empty.
     """
-    from scipy.ndimage import distance_transform_edt
-
     left, top, width, height = bounding_box(mask_hw)
     # One ring of background around the box is as good as the whole image: no pixel beyond it is nearer.
     inside = np.pad(mask_hw[top:top + height, left:left + width] != 0, 1)

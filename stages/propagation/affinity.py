@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from stages.propagation.pairs import Offset, anchor_slices, line_maximum, line_views, neighbour_offsets
+from stages.propagation.pairs import Offset, line_maximum, line_views
 
 
 class _LineMaximum(torch.autograd.Function):
@@ -18,14 +18,14 @@ class _LineMaximum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, boundary: torch.Tensor, offset: Offset) -> torch.Tensor:
+    def forward(ctx: Any, boundary: Tensor, offset: Offset) -> Tensor:
         highest = line_maximum(boundary, offset, torch.maximum)
         ctx.offset = offset
         ctx.save_for_backward(boundary, highest)
         return highest
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         boundary, highest = ctx.saved_tensors
         hits = [view == highest for view in line_views(boundary, ctx.offset)]
         share = gradients[0] / sum(hit.to(boundary.dtype) for hit in hits)
@@ -35,7 +35,7 @@ class _LineMaximum(torch.autograd.Function):
         return total, None
 
 
-def pair_affinity(boundary: torch.Tensor, offset: Offset) -> torch.Tensor:
+def pair_affinity(boundary: Tensor, offset: Offset) -> Tensor:
     """Affinity of all pairs with one offset: 1 - max of the boundary on the line between them (IRNet eq. 7).
 
     Args:
@@ -47,35 +47,14 @@ def pair_affinity(boundary: torch.Tensor, offset: Offset) -> torch.Tensor:
         ``pairs.pair_views``, which gives the same pairs' labels and displacements. A loss that loops over the
         offsets needs a few copies of the image for each of them, and no stack of all.
     """
-    dy, dx = int(offset[0]), int(offset[1])
-    return 1 - _LineMaximum.apply(boundary, (dy, dx))
+    return 1 - line_highest(boundary, offset)
 
 
-def affinity(boundary: torch.Tensor, radius: float) -> torch.Tensor:
-    """Affinities of all pairs within a radius, stacked.
+def line_highest(values: Tensor, offset: Offset) -> Tensor:
+    """The largest value on the line of each pair, laid out as in :func:`pair_affinity`; logits will do as well.
 
     Args:
-        boundary: (N, H, W) in [0, 1].
-        radius: pairs have a distance strictly below it, in pixels.
-
-    Returns:
-        (N, P, H, W) in [0, 1]: entry [n, p, y, x] joins (y, x) and (y, x) + neighbour_offsets(radius)[p]. Pairs that
-        leave the image have affinity 0; :func:`pair_mask` tells them apart.
+        values: (..., H, W).
+        offset: (dy, dx) with dy >= 0.
     """
-    count, height, width = boundary.shape
-    offsets = neighbour_offsets(radius)
-    stacked = boundary.new_zeros((count, len(offsets), height, width))
-    for index, (dy, dx) in enumerate(offsets.tolist()):
-        rows, columns = anchor_slices((dy, dx), height, width)
-        stacked[:, index, rows, columns] = pair_affinity(boundary, (dy, dx))
-    return stacked
-
-
-def pair_mask(radius: float, height: int, width: int) -> np.ndarray:
-    """Which entries of :func:`affinity` are pairs inside the image: bool (P, H, W)."""
-    offsets = neighbour_offsets(radius)
-    mask = np.zeros((len(offsets), height, width), dtype=bool)
-    for index, (dy, dx) in enumerate(offsets.tolist()):
-        rows, columns = anchor_slices((dy, dx), height, width)
-        mask[index, rows, columns] = True
-    return mask
+    return _LineMaximum.apply(values, (int(offset[0]), int(offset[1])))

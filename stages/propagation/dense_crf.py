@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from stages.propagation.settings import DenseCrfSettings
 from stages.runtime.errors import UserError
+
+try:
+    from pydensecrf import densecrf
+
+    MISSING = ""
+except (ImportError, ValueError) as error:  # an optional package; NumPy's changes of its binary form are ValueErrors
+    MISSING = str(error) or repr(error)
 
 INSTALL = (
     'pip install "cython<3" "setuptools<81" wheel numpy'
@@ -57,7 +63,9 @@ def dense_crf(
     labels, height, width = probabilities.shape
     if labels == 1 or probabilities.size == 0:  # nothing to decide
         return np.ones(probabilities.shape, np.float32)
-    model = _densecrf().DenseCRF2D(width, height, labels)
+    if MISSING:
+        raise UserError(f"the dense CRF needs pydensecrf, which cannot be imported ({MISSING}): {INSTALL}")
+    model = densecrf.DenseCRF2D(width, height, labels)
     energy = -np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
     model.setUnaryEnergy(np.ascontiguousarray(energy.reshape(labels, -1), dtype=np.float32))
     if gaussian_compat:
@@ -100,6 +108,17 @@ def crf_labels(
     return dense_crf(image, probabilities, **settings).argmax(axis=0)  # type: ignore[arg-type]
 
 
+def crf_labels_by(settings: DenseCrfSettings, image: np.ndarray, labels: np.ndarray, n_labels: int) -> np.ndarray:
+    """:func:`crf_labels` as the settings say; where they say 0 iterations, ``labels`` as they are."""
+    if not settings.iterations:
+        return labels
+    return crf_labels(
+        image, labels, n_labels, settings.confidence, iterations=settings.iterations,
+        gaussian_sxy=settings.gaussian_xy, gaussian_compat=settings.gaussian_weight,
+        bilateral_sxy=settings.bilateral_xy, bilateral_srgb=settings.bilateral_rgb,
+        bilateral_compat=settings.bilateral_weight)
+
+
 def _check(image: np.ndarray, probabilities: np.ndarray, widths: tuple[float, ...], iterations: int) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"the image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
@@ -111,11 +130,3 @@ def _check(image: np.ndarray, probabilities: np.ndarray, widths: tuple[float, ..
         raise ValueError(f"the kernels' widths must be positive, got {widths}")
     if iterations < 0:
         raise ValueError(f"iterations must not be negative, got {iterations}")
-
-
-def _densecrf() -> Any:
-    try:
-        import pydensecrf.densecrf
-    except ImportError as error:
-        raise UserError(f"the dense CRF needs pydensecrf, which cannot be imported ({error}): {INSTALL}") from None
-    return pydensecrf.densecrf

@@ -9,6 +9,7 @@ import torch
 from stages.propagation.dense_crf import LEAST_PROBABILITY
 from stages.propagation.pairs import Offset, pair_views
 from stages.propagation.permutohedral import build_lattice, filter_values
+from stages.propagation.settings import MeanFieldSettings
 
 WEIGHT_BYTES = 2**28  # what the window's stored weights may take; a crop that needs more computes them in every step
 LATTICE_PIXELS = 2**18  # on one lattice, unless one crop has more; about 0.6 kB of memory for each
@@ -114,6 +115,14 @@ def mean_field(
         with torch.autocast(unary.device.type, enabled=False):
             refined[chunk] = _iterate(unary[chunk], messages, iterations)
     return refined
+
+
+def mean_field_by(settings: MeanFieldSettings, probability: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """:func:`mean_field` on the lattice, as the settings say; 0 iterations only clamp the probabilities."""
+    return mean_field(
+        probability, image, iterations=settings.iterations, gaussian_xy=settings.gaussian_xy,
+        gaussian_weight=settings.gaussian_weight, bilateral_xy=settings.bilateral_xy,
+        bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight)
 
 
 def _iterate(unary: torch.Tensor, messages: list[tuple[float, Message]], iterations: int) -> torch.Tensor:

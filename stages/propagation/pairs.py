@@ -8,11 +8,15 @@ symmetric by construction. The functions here serve NumPy arrays and torch tenso
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Offset = tuple[int, int]
+Array = TypeVar("Array", np.ndarray, "Tensor")
 
 
 def neighbour_offsets(radius: float) -> np.ndarray:
@@ -64,7 +68,7 @@ def _nearest(numerator: int, denominator: int) -> tuple[int, ...]:
     return (lower,) if lower == upper else (lower, upper)
 
 
-def pair_views(array: Any, offset: Offset) -> tuple[Any, Any]:
+def pair_views(array: Array, offset: Offset) -> tuple[Array, Array]:
     """Both ends of all pairs with one offset that lie wholly in the image.
 
     Args:
@@ -81,20 +85,20 @@ def pair_views(array: Any, offset: Offset) -> tuple[Any, Any]:
     return _shifted(array, offset, (0, 0), region), _shifted(array, offset, (dy, dx), region)
 
 
-def _shifted(array: Any, offset: Offset, pixel: Offset, region: tuple[int, int]) -> Any:
+def _shifted(array: Array, offset: Offset, pixel: Offset, region: tuple[int, int]) -> Array:
     """The values at anchor + ``pixel`` for all anchors of ``offset``'s pairs; ``region`` is their (rows, columns)."""
     top = int(pixel[0])
     left = max(0, -int(offset[1])) + int(pixel[1])
     return array[..., top : top + region[0], left : left + region[1]]
 
 
-def line_views(array: Any, offset: Offset) -> list[Any]:
+def line_views(array: Array, offset: Offset) -> list[Array]:
     """Views like those of :func:`pair_views`, one for each pixel of :func:`line_pixels`, in its order."""
     region = tuple(pair_views(array, offset)[0].shape[-2:])
     return [_shifted(array, offset, (pixel[0], pixel[1]), (region[0], region[1])) for pixel in line_pixels(offset)]
 
 
-def line_maximum(array: Any, offset: Offset, maximum: Callable[..., Any] = np.maximum) -> Any:
+def line_maximum(array: Array, offset: Offset, maximum: Callable[..., Array] = np.maximum) -> Array:
     """The largest value on the line of each pair; (..., H - dy, W - |dx|).
 
     Args:

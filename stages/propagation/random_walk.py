@@ -17,12 +17,13 @@ the product, and the same bytes come out whatever the number of threads.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Generic
 
 import numpy as np
 
-from stages.propagation.pairs import anchor_slices, line_maximum, neighbour_offsets
+from stages.propagation.pairs import Array, anchor_slices, line_maximum, neighbour_offsets
 
 TOLERANCE = 1e-8  # of the truncated expansion; see chebyshev_weights
 # Weights below this count as 0. A row of T changes by less than 1e-12 at radius 10, which 256 steps cannot bring to
@@ -30,40 +31,31 @@ TOLERANCE = 1e-8  # of the truncated expansion; see chebyshev_weights
 LEAST_WEIGHT = 1e-15
 
 
-def random_walk(scores: Any, boundary: Any, *, radius: float = 5.0, beta: float = 10.0, steps: int = 256) -> Any:
+def random_walk(scores: np.ndarray, boundary: np.ndarray, *, radius: float = 5.0, beta: float = 10.0,
+                steps: int = 256) -> np.ndarray:
     """Walk ``steps`` steps from every score map: T^steps vec(scores * (1 - boundary)) (IRNet eq. 13).
 
     The affinity of two pixels closer than ``radius`` is 1 - max of the boundary on the line between them (eq. 7; the
     line includes both pixels), that of a pixel to itself is 1, all others are 0. T is the affinities to the power
-    ``beta``, divided by their row sums (eq. 12).
+    ``beta``, divided by their row sums (eq. 12). ``tensor_walk.random_walk`` does the same for tensors.
 
     Args:
-        scores: (C, H, W), real; C may be 0. NumPy arrays and CPU tensors are walked by NumPy, other tensors by torch on
-            their device; no gradient is kept.
-        boundary: (H, W) in [0, 1], of the same library and on the same device.
+        scores: (C, H, W), real; C may be 0.
+        boundary: (H, W) in [0, 1].
         radius: pairs have a distance strictly below it, in pixels; > 0. Paper: 5.
         beta: Hadamard power of the affinities; > 0. Paper: 10.
         steps: t >= 0. Paper: 256.
 
     Returns:
-        (C, H, W) like ``scores``: float64 if they are, float32 otherwise. With S_ii the row sums and the norm
+        (C, H, W): float64 if ``scores`` are, float32 otherwise. With S_ii the row sums and the norm
         |x|_S = sqrt(sum_i S_ii x_i^2), the exact walk is met within 2 * TOLERANCE * |scores * (1 - boundary)|_S plus
         rounding; that of float32 is about 3e-7 of the result for CAM-like maps, up to 1e-5 for single pixels.
 
     Raises:
         ValueError: shapes that do not fit, a boundary outside [0, 1], or a setting outside its range.
     """
-    if isinstance(scores, np.ndarray):
-        _check(scores, boundary, beta, steps)
-        return _walk(np, scores, boundary, radius, beta, steps)
-    import torch
-
-    scores, boundary = scores.detach(), boundary.detach()
-    _check(scores, boundary, beta, steps)
-    if scores.device.type == "cpu":
-        scores = scores if scores.dtype == torch.float64 else scores.float()  # NumPy has no bfloat16
-        return torch.from_numpy(_walk(np, scores.numpy(), boundary.double().numpy(), radius, beta, steps))
-    return _walk(torch, scores, boundary, radius, beta, steps)
+    check(scores, boundary, beta, steps)
+    return np.ascontiguousarray(walk(np, scores, boundary.astype(np.float64), radius, beta, steps))
 
 
 def chebyshev_weights(steps: int, tolerance: float = TOLERANCE) -> np.ndarray:
@@ -95,7 +87,8 @@ def chebyshev_weights(steps: int, tolerance: float = TOLERANCE) -> np.ndarray:
     return weights / weights.sum()
 
 
-class Stencil(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Stencil(Generic[Array]):
     """The affinities of an image whose rows are padded and laid end to end.
 
     Each row is followed by enough zero columns that a shift of the flat array never reaches into the next row.
@@ -103,11 +96,11 @@ class Stencil(NamedTuple):
 
     shape: tuple[int, int, int]  # height, width, padded width
     shifts: list[int]  # (P,), the offset of each pair in the flat array, > 0
-    weights: Any  # (P, L), a_ij^beta at the anchor of each pair; 0 where the pair leaves the image
-    inverse_sums: Any  # (L,), 1 / S_ii, at most 1
+    weights: Array  # (P, L), a_ij^beta at the anchor of each pair; 0 where the pair leaves the image
+    inverse_sums: Array  # (L,), 1 / S_ii, at most 1
 
 
-def build_stencil(boundary: Any, radius: float, beta: float, dtype: Any = np.float32, xp: ModuleType = np) -> Stencil:
+def build_stencil(boundary: Array, radius: float, beta: float, dtype: object, xp: ModuleType) -> Stencil[Array]:
     """The stencil for a boundary (H, W); ``xp`` is the library of boundary and dtype, ``numpy`` or ``torch``.
 
     Computed in the boundary's precision and rounded once, at the end. That should be float64 even where the products
@@ -131,13 +124,22 @@ def build_stencil(boundary: Any, radius: float, beta: float, dtype: Any = np.flo
     return Stencil((height, width, padded), shifts, xp.asarray(weights, dtype=dtype), xp.asarray(1 / sums, dtype=dtype))
 
 
-def _walk(xp: ModuleType, scores: Any, boundary: Any, radius: float, beta: float, steps: int) -> Any:
+def walk(xp: ModuleType, scores: Array, boundary: Array, radius: float, beta: float, steps: int) -> Array:
+    """The walk of :func:`random_walk` by the library ``xp``, ``numpy`` or ``torch``, on the arrays' device.
+
+    Args:
+        xp: the library of both arrays.
+        scores: (C, H, W), of any number format that the library computes in.
+        boundary: (H, W), float64 where the device has it: see :func:`build_stencil`.
+        radius, beta, steps: as for :func:`random_walk`; nothing is checked.
+
+    Returns:
+        (C, H, W), a view of a padded array: float64 if ``scores`` are, float32 otherwise.
+    """
     dtype = xp.float64 if scores.dtype == xp.float64 else xp.float32
     scores = xp.asarray(scores, dtype=dtype)
     if 0 in scores.shape:
         return _zeros(scores, tuple(scores.shape))
-    without_float64 = xp is not np and boundary.device.type == "mps"
-    boundary = xp.asarray(boundary, dtype=xp.float32 if without_float64 else xp.float64)
     stencil = build_stencil(boundary, radius, beta, dtype, xp)
     height, width, padded = stencil.shape
     start = _zeros(scores, (len(scores), height, padded))
@@ -147,11 +149,10 @@ def _walk(xp: ModuleType, scores: Any, boundary: Any, radius: float, beta: float
     for weight, polynomial in zip(weights, _chebyshev(xp, stencil, start.reshape(len(scores), -1)), strict=False):
         if weight:
             total += weight * polynomial
-    walked = total.reshape(len(scores), height, padded)[..., :width]
-    return np.ascontiguousarray(walked) if xp is np else walked.contiguous()
+    return total.reshape(len(scores), height, padded)[..., :width]
 
 
-def _chebyshev(xp: ModuleType, stencil: Stencil, start: Any) -> Iterator[Any]:
+def _chebyshev(xp: ModuleType, stencil: Stencil[Array], start: Array) -> Iterator[Array]:
     """C_0(T) start, C_1(T) start, ... without end; each is overwritten two steps later, ``start`` too.
 
     C_1 = T C_0 and C_(k+1) = 2 T C_k - C_(k-1), where T y = y + flow(y): see :func:`_add_flow`.
@@ -173,7 +174,7 @@ def _chebyshev(xp: ModuleType, stencil: Stencil, start: Any) -> Iterator[Any]:
         yield current
 
 
-def _add_flow(xp: ModuleType, stencil: Stencil, values: Any, flow: Any, scratch: Any) -> None:
+def _add_flow(xp: ModuleType, stencil: Stencil[Array], values: Array, flow: Array, scratch: Array) -> None:
     """flow += T values - values, both (C, L): what each pixel gains from its neighbours in one step.
 
     Every pair carries weight * difference from one end to the other, so a constant map has no flow at all and rounding
@@ -189,12 +190,13 @@ def _add_flow(xp: ModuleType, stencil: Stencil, values: Any, flow: Any, scratch:
     flow *= stencil.inverse_sums
 
 
-def _zeros(like: Any, shape: tuple[int, ...]) -> Any:
+def _zeros(like: Array, shape: tuple[int, ...]) -> Array:
     """Zeros with the dtype, and for torch the device, of ``like``."""
     return np.zeros(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_zeros(shape)
 
 
-def _check(scores: Any, boundary: Any, beta: float, steps: int) -> None:
+def check(scores: Array, boundary: Array, beta: float, steps: int) -> None:
+    """Refuse what :func:`random_walk` cannot take, with a ValueError."""
     if len(scores.shape) != 3 or tuple(scores.shape[1:]) != tuple(boundary.shape):
         raise ValueError(
             f"scores must be (C, H, W) and the boundary (H, W), got {tuple(scores.shape)} and {tuple(boundary.shape)}"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def clone(tmp_path, monkeypatch):
     """A folder that looks like a clone: check reads the methods' dvc.yaml and writes data/check."""
     monkeypatch.chdir(tmp_path)
-    for name in ("pipelines", "stages"):
+    for name in ("pipelines", "stages", "dvc.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
 
     def write(changes=None, preset="shapes"):
@@ -128,7 +128,7 @@ def test_as_a_command(clone):
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == ("error: params.yaml: method: unknown method 'irnte'; did you mean 'irnet'? "
-                             "(allowed: exits, irnet, masks)\n")
+                             "(allowed: baseline, exits, irnet, masks)\n")
 
 
 def test_a_reference_for_retention_is_there_and_is_kept(clone, monkeypatch):

@@ -10,7 +10,8 @@ import torch
 from detector_scenes import HEIGHT, WIDTH, square
 from pycocotools.coco import COCO
 
-from stages.detector.data import Labels, TrainingSamples, coco_results, read_labels, region, repeat_factors, scaled_size
+from stages.detector.data import Labels, coco_results, read_labels
+from stages.detector.samples import TrainingSamples, region, repeat_factors, scaled_size
 from stages.detector.settings import DetectorTrainSettings
 from stages.labels import coco
 from stages.runtime import layout

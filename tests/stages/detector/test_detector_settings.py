@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import get_args
+
 import pytest
 import yaml
 
-from stages.detector.engines import INSTALL_DETECTRON2, available_engines, engine, estimate
+from stages.detector.engines import INSTALL_DETECTRON2, LOADED_BY_NAME, available_engines, engine, estimate
 from stages.detector.settings import DetectorSettings
 from stages.runtime.errors import UserError
 from stages.runtime.settings import load_settings
@@ -35,6 +38,13 @@ def test_defaults_are_complete_and_described():
 
 def test_only_the_chosen_engine_is_part_of_the_network():
     assert set(DetectorSettings(engine="torchvision").network()) == {"engine", "train", "torchvision"}
+
+
+def test_every_engine_has_a_module():
+    modules = LOADED_BY_NAME["detector.engine"]
+    assert set(modules) == set(get_args(DetectorSettings.model_fields["engine"].annotation))
+    assert all(importlib.util.find_spec(module) for module in modules.values())
+    assert engine("torchvision").__name__ == modules["torchvision"]
 
 
 def test_missing_engine_is_one_line_with_the_command(monkeypatch):

@@ -19,7 +19,8 @@ from detectron2.utils.events import EventStorage  # noqa: E402
 
 from stages.detector import detectron2_engine, engines, predict, train  # noqa: E402
 from stages.detector import detectron2_parts as parts  # noqa: E402
-from stages.detector.data import Labels, TrainingSamples, read_labels, repeat_factors  # noqa: E402
+from stages.detector.data import Labels, read_labels  # noqa: E402
+from stages.detector.samples import TrainingSamples, repeat_factors  # noqa: E402
 from stages.labels import coco, rle  # noqa: E402
 from stages.runtime import layout  # noqa: E402
 from stages.runtime.errors import UserError  # noqa: E402

@@ -71,6 +71,12 @@ def test_writer_refuses_duplicate_images(tmp_path):
         coco.write_instances(tmp_path / "a.json", [IMAGES[0], IMAGES[0]], CATEGORIES, [])
 
 
+def test_image_entries_leave_out_what_gives_labels_away():
+    image = {"id": 3, "file_name": "a/b.png", "width": 4, "height": 5}
+    assert coco.image_entries([{"tags": [1], **image, "neg_category_ids": []}]) == [image]
+    assert coco.image_entries([]) == []
+
+
 def test_helpers():
     assert coco.category_indices(CATEGORIES) == {2: 0, 18: 1}
     assert coco.category_indices(CATEGORIES, things_only=True) == {18: 0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -47,16 +49,39 @@ def test_no_maps():
     assert upsample_cells(np.zeros((0, 3, 4)), 4, (12, 16)).shape == (0, 12, 16)
 
 
-def test_shrinking_takes_the_middle():
-    labels = np.arange(9 * 10, dtype=np.uint8).reshape(9, 10)
-    assert np.array_equal(shrink_labels(labels, 1), labels)
-    for stride in (2, 3, 4, 5, 20):
+def middle(labels: np.ndarray, stride: int, row: int, column: int) -> int:
+    """The commonest label of the pixels whose centres are nearest to a cell's, of equally common ones the largest."""
+    height, width = labels.shape
+    near = [sorted({min(stride * cell + (stride - 1) // 2, side - 1), min(stride * cell + stride // 2, side - 1)})
+            for cell, side in ((row, height), (column, width))]
+    counts = Counter(int(labels[y, x]) for y in near[0] for x in near[1])
+    return max(label for label, count in counts.items() if count == max(counts.values()))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5, 8, 20])
+def test_shrinking_takes_the_middle(stride):
+    for labels in (np.arange(9 * 10, dtype=np.uint8).reshape(9, 10),
+                   np.random.default_rng(stride).choice(np.array([0, 1, 255], np.uint8), (24, 37))):
         found = shrink_labels(labels, stride)
-        assert found.shape == (-(-9 // stride), -(-10 // stride))
+        assert found.shape == (-(-labels.shape[0] // stride), -(-labels.shape[1] // stride))
         assert found.dtype == labels.dtype
-        for row, column in np.ndindex(found.shape):
-            assert found[row, column] == labels[min(row * stride + stride // 2, 8),
-                                                min(column * stride + stride // 2, 9)]
+        assert all(found[cell] == middle(labels, stride, *cell) for cell in np.ndindex(found.shape))
+
+
+def test_shrinking_by_hand():
+    labels = np.array([[7, 7, 7, 7, 7, 7, 7, 7],
+                       [7, 2, 2, 7, 7, 0, 3, 7],
+                       [7, 2, 5, 7, 7, 3, 0, 7],
+                       [7, 7, 7, 7, 7, 7, 7, 7]], np.int64)
+    assert shrink_labels(labels, 4).tolist() == [[2, 3]]  # a majority; an object before the background
+    assert shrink_labels(np.array([[255, 4], [255, 4]], np.uint8), 2).tolist() == [[255]]  # not sure is not sure
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+def test_shrinking_a_mirrored_map_mirrors_the_cells(stride):
+    labels = np.random.default_rng(stride).integers(0, 4, (3 * stride, 5 * stride)).astype(np.uint8)
+    for flip in (np.flipud, np.fliplr, np.rot90, np.transpose):
+        assert np.array_equal(shrink_labels(flip(labels), stride), flip(shrink_labels(labels, stride)))
 
 
 def test_shrinking_what_was_enlarged_gives_it_back():

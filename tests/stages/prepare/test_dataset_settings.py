@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from stages.prepare.settings import AnnotationSettings, DatasetSettings, required_paths
+from stages.prepare.kinds import needed_paths
+from stages.prepare.settings import AnnotationSettings, DatasetSettings
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -37,11 +38,11 @@ def test_every_field_is_described():
         assert all(field.description for field in model.model_fields.values())
 
 
-def test_required_paths():
-    assert [str(path) for path in required_paths(DatasetSettings())] == ["stages/prepare/shapes.py"]
-    assert [str(path) for path in required_paths(DatasetSettings(kind="coco", root="r", split=0.1))] == [
+def test_needed_paths():
+    assert [str(path) for path in needed_paths(DatasetSettings())] == ["stages/prepare/shapes.py"]
+    assert [str(path) for path in needed_paths(DatasetSettings(kind="coco", root="r", split=0.1))] == [
         "r", "r/instances_train.json", "r/images"]
-    assert [str(path) for path in required_paths(DatasetSettings(kind="lvis", root="r"))] == [
+    assert [str(path) for path in needed_paths(DatasetSettings(kind="lvis", root="r"))] == [
         "r", "r/lvis_v1_train.json", "r", "r/lvis_v1_val.json", "r"]
-    assert [str(path) for path in required_paths(DatasetSettings(kind="folder", root="r", val="v.csv"))] == [
+    assert [str(path) for path in needed_paths(DatasetSettings(kind="folder", root="r", val="v.csv"))] == [
         "r", "r/labels.csv", "r", "r/v.csv", "r"]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.prepare.settings import DatasetSettings, required_paths
+from stages.prepare.kinds import needed_paths
+from stages.prepare.settings import DatasetSettings
 from stages.runtime.errors import UserError
 
 FREQUENCIES = {3: "f", 700: "r", 1203: "c"}
@@ -129,7 +130,7 @@ def test_plain_coco_carries_no_such_lists(coco_root, desk):
 
 
 def test_default_paths():
-    found = [str(path) for path in required_paths(DatasetSettings(kind="lvis", root="r", train_images="i", split=0.2))]
+    found = [str(path) for path in needed_paths(DatasetSettings(kind="lvis", root="r", train_images="i", split=0.2))]
     assert found == ["r", "r/lvis_v1_train.json", "r/i"]
 
 

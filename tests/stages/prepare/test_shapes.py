@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stages.prepare.shapes import CATEGORIES, GROUND, SKY, THINGS, Instance, ShapesSettings, render
+from stages.prepare.settings import ShapesSettings
+from stages.prepare.shapes import CATEGORIES, GROUND, SKY, THINGS
+from stages.prepare.shapes_rendering import Instance, render
 
 SETTINGS = ShapesSettings()
 THING_IDS = {category["id"] for category in CATEGORIES if category["isthing"]}

@@ -6,7 +6,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from stages.labels import rle
-from stages.prepare.settings import DatasetSettings, required_paths
+from stages.prepare.kinds import needed_paths
+from stages.prepare.settings import DatasetSettings
 from stages.prepare.voc import CLASSES
 from stages.runtime.errors import UserError
 
@@ -77,7 +78,7 @@ def test_train_alone_needs_no_sbd(root, desk):
 
 def test_needed_paths_are_there(root):
     for train in ("train_aug", "train"):
-        assert all(path.exists() for path in required_paths(DatasetSettings(kind="voc", root=str(root), train=train)))
+        assert all(path.exists() for path in needed_paths(DatasetSettings(kind="voc", root=str(root), train=train)))
 
 
 def test_empty_classes_are_told(root, desk):

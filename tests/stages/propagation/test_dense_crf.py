@@ -1,11 +1,11 @@
 """The dense CRF against a brute-force mean field in float64."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from stages.propagation.dense_crf import crf_labels, dense_crf
+from stages.propagation import dense_crf as module
+from stages.propagation.dense_crf import crf_labels, crf_labels_by, dense_crf
+from stages.propagation.settings import DenseCrfSettings
 from stages.runtime.errors import UserError
 
 
@@ -172,9 +172,21 @@ def test_refused_labels(labels, n_labels, gt_prob, message):
         crf_labels(np.zeros((4, 4, 3), np.uint8), labels, n_labels, gt_prob)
 
 
+def test_settings_reach_the_crf(monkeypatch):
+    image, _ = example()
+    labels = np.random.default_rng(0).integers(-1, 3, image.shape[:2])
+    settings = DenseCrfSettings(iterations=3, confidence=0.6, gaussian_xy=2.0, gaussian_weight=1.0, bilateral_xy=9.0,
+                                bilateral_rgb=20.0, bilateral_weight=4.0)
+    given = {"iterations": 3, "gaussian_sxy": 2.0, "gaussian_compat": 1.0, "bilateral_sxy": 9.0,
+             "bilateral_srgb": 20.0, "bilateral_compat": 4.0}
+    assert np.array_equal(crf_labels_by(settings, image, labels, 3), crf_labels(image, labels, 3, 0.6, **given))
+    assert np.array_equal(crf_labels_by(DenseCrfSettings(iterations=0), image, labels, 3), labels)
+    monkeypatch.setattr(module, "crf_labels", lambda *given, **named: (*given[2:], named))
+    assert crf_labels_by(settings, image, labels, 3) == (3, 0.6, given)
+
+
 def test_missing_package_is_a_sentence_with_the_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setattr(module, "MISSING", "No module named 'pydensecrf'")
     image, probabilities = example()
     with pytest.raises(UserError, match="CYTHON_FORCE_REGEN=1 pip install --no-build-isolation pydensecrf"):
         dense_crf(image, probabilities)

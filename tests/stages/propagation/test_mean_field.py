@@ -6,7 +6,8 @@ import torch
 
 from stages.propagation import mean_field as module
 from stages.propagation.dense_crf import dense_crf
-from stages.propagation.mean_field import mean_field, window_offsets
+from stages.propagation.mean_field import mean_field, mean_field_by, window_offsets
+from stages.propagation.settings import MeanFieldSettings
 
 SETTINGS = {
     "iterations": 5,
@@ -27,6 +28,17 @@ def example(batch=2, height=9, width=11, seed=0, noise=20.0):
     probability = torch.rand(batch, height, width, generator=generator, dtype=torch.float64) * 0.7
     probability[..., width // 2 :] += 0.3
     return probability, image
+
+
+def test_settings_reach_the_mean_field():
+    probability, image = example()
+    given = {**SETTINGS, "bilateral_xy": 6.0, "bilateral_weight": 3.0}
+    settings = MeanFieldSettings(**given)
+    found = mean_field_by(settings, probability, image)
+    assert torch.equal(found, mean_field(probability, image, **given))
+    for name, default in MeanFieldSettings().model_dump().items():  # each of them says something
+        other = mean_field_by(settings.model_copy(update={name: default}), probability, image)
+        assert not torch.equal(other, found), name
 
 
 def every_pair(probability, image, settings, counts=lambda dy, dx: 1.0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.propagation.affinity import affinity, pair_affinity, pair_mask
+from stages.propagation.affinity import pair_affinity
 from stages.propagation.pairs import line_pixels, neighbour_offsets, pair_views
 from tests.stages.propagation.reference import line_set
 
@@ -99,33 +99,27 @@ def test_pair_views_keep_leading_dimensions_and_take_tensors():
 def test_affinity_against_brute_force():
     rng = np.random.default_rng(0)
     boundary = rng.random((2, 6, 5))
-    offsets = neighbour_offsets(4).tolist()
-    stacked = affinity(torch.from_numpy(boundary), 4).numpy()
-    mask = pair_mask(4, 6, 5)
-    assert stacked.shape == (2, len(offsets), 6, 5)
-    for index, (dy, dx) in enumerate(offsets):
-        for y in range(6):
-            for x in range(5):
-                inside = 0 <= y + dy < 6 and 0 <= x + dx < 5
-                assert mask[index, y, x] == inside
-                for n in range(2):
-                    expected = 0.0
-                    if inside:
-                        expected = 1 - max(boundary[n][pixel] for pixel in line_set((y, x), (y + dy, x + dx)))
-                    assert stacked[n, index, y, x] == expected
+    for dy, dx in neighbour_offsets(4).tolist():
+        found = pair_affinity(torch.from_numpy(boundary), (dy, dx)).numpy()
+        anchors = [(y, x) for y in range(6) for x in range(5) if 0 <= y + dy < 6 and 0 <= x + dx < 5]
+        expected = [[1 - max(image[pixel] for pixel in line_set((y, x), (y + dy, x + dx))) for y, x in anchors]
+                    for image in boundary]
+        assert found.shape == (2, 6 - dy, 5 - abs(dx))
+        assert np.array_equal(found.reshape(2, -1), expected)
 
 
 def test_affinity_of_an_image_smaller_than_the_radius():
-    stacked = affinity(torch.zeros(1, 1, 2), 5)
-    assert stacked.shape == (1, 34, 1, 2)
-    assert stacked.sum() == 1  # the only pair
-    assert affinity(torch.zeros(0, 4, 4), 3).shape == (0, 12, 4, 4)
+    found = [pair_affinity(torch.zeros(1, 1, 2), offset) for offset in map(tuple, neighbour_offsets(5).tolist())]
+    assert sum(item.numel() for item in found) == 1  # the only pair
+    assert sum(float(item.sum()) for item in found) == 1
+    assert all(pair_affinity(torch.zeros(0, 4, 4), offset).numel() == 0 for offset in ((0, 1), (2, -1)))
 
 
 def test_gradient():
     generator = torch.Generator().manual_seed(0)
     boundary = torch.rand(2, 4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda b: affinity(b, 3), (boundary,))
+    for offset in map(tuple, neighbour_offsets(3).tolist()):
+        assert torch.autograd.gradcheck(lambda b, offset=offset: pair_affinity(b, offset), (boundary,))
 
 
 def test_gradient_is_divided_among_equal_pixels():
