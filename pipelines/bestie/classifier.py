@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from pipelines.bestie.settings import PeakClassifierSettings
 from stages.cues.backbone import Backbone, Grid, grid_of, resample
+from stages.cues.classifier import Classifier
 
 
 class PeakAttention(nn.Module):
@@ -33,13 +35,12 @@ class PeakAttention(nn.Module):
         return features * (features >= boundary)  # stimulator
 
 
-class PeakClassifier(nn.Module):
+class PeakClassifier(Classifier):
     """Backbone, three 3x3 convolutions ("layer 4" to "layer 6" of the paper), a 1x1 convolution, global mean."""
 
     def __init__(self, settings: PeakClassifierSettings, classes: int) -> None:
-        super().__init__()
+        super().__init__(settings.backbone, classes, scale=settings.logit_scale)
         self.settings = settings
-        self.backbone = Backbone(settings.backbone)
         _dilate_last_block(self.backbone)
         widths = [self.backbone.width, settings.width, settings.width, settings.width]
         self.layers = nn.ModuleList(nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -47,13 +48,13 @@ class PeakClassifier(nn.Module):
         self.gates = nn.ModuleList(PeakAttention(settings.alpha) if number in settings.attention else nn.ReLU()
                                    for number in (4, 5, 6))
         self.head = nn.Conv2d(settings.width, classes, 1)
-        for layer in self.layers:
+        for layer in (*self.layers, self.head):
             assert isinstance(layer, nn.Conv2d) and layer.bias is not None
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.head.weight, std=0.01)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+            if layer is self.head:
+                nn.init.normal_(layer.weight, std=0.01)
+            else:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def maps(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W) to class maps (N, classes, h, w) on ``backbone.grid``."""
@@ -64,9 +65,9 @@ class PeakClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W) to class logits (N, classes)."""
-        return self.settings.logit_scale * self.maps(images).mean(dim=(2, 3))
+        return self.scale * self.maps(images).mean(dim=(2, 3))
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: new layers and biases learn faster."""
         settings = self.settings
         groups = []

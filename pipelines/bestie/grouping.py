@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pipelines.bestie.centres import find_centres, nearest_centre
 from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import InferenceSettings
 from pipelines.bestie.transfer import candidate_components
+from stages.cues.views import view, view_size
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Instances:
 
 
 @torch.no_grad()
-def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], flip: bool
-                  ) -> tuple[Tensor, Tensor, Tensor]:
+def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], flip: bool,
+                  max_pixels: float = math.inf) -> tuple[Tensor, Tensor, Tensor]:
     """Class probabilities, heat and offsets of one image, averaged over views (not in the paper; published code).
 
     Offsets are lengths and directions: those of another scale are divided by it, those of the mirrored image are left
@@ -44,25 +46,24 @@ def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], 
         image: (3, H, W) uint8 RGB on the model's device.
         scales: factors on the image's size.
         flip: also look at the mirrored image.
+        max_pixels: a view that would have more is taken at the largest scale that fits.
 
     Returns:
         Probabilities (C + 1, H, W), heat (C, H, W), offsets (2, H, W) as (dy, dx) [px of the image].
     """
     height, width = image.shape[-2:]
-    pixels = image[None].float() / 255
     sums: list[Tensor] = []
     for scale in scales:
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        view = pixels if size == (height, width) else functional.interpolate(pixels, size, mode="bilinear",
-                                                                             antialias=True)
-        outputs = model(torch.cat([view, view.flip(-1)]) if flip else view)
+        size = view_size((height, width), scale, max_pixels)
+        shown = view(image, size)
+        outputs = model(torch.stack([shown, shown.flip(-1)]) if flip else shown[None])
         probability, heat = outputs.logits.softmax(1), outputs.heat
         if flip:
             probability, heat = ((maps[:1] + maps[1:].flip(-1)) / 2 for maps in (probability, heat))
         ratio = outputs.offset.new_tensor([height / size[0], width / size[1]]).view(1, 2, 1, 1)
         maps = torch.cat([probability, heat, outputs.offset[:1] * ratio], dim=1)
         if size != (height, width):
-            maps = functional.interpolate(maps, (height, width), mode="bilinear", antialias=scale > 1)
+            maps = functional.interpolate(maps, (height, width), mode="bilinear", antialias=size[0] > height)
         sums.append(maps[0])
     classes = model.classes
     total = torch.stack(sums).mean(0)

@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from pipelines.bestie.settings import NetworkSettings
 from pipelines.bestie.targets import Targets
-
-IGNORE = 255
+from stages.segmentation.labels import IGNORE
 
 
 def objective(logits: Tensor, heat: Tensor, offset: Tensor, semantic: Tensor, pseudo: Targets, refined: Targets | None,
@@ -22,7 +21,7 @@ def objective(logits: Tensor, heat: Tensor, offset: Tensor, semantic: Tensor, ps
         logits: (B, C + 1, H, W) of background and classes.
         heat: (B, C, H, W).
         offset: (B, 2, H, W) as (dy, dx) [px].
-        semantic: (B, H, W) uint8: 0 background, 1.. classes, 255 ignored.
+        semantic: (B, H, W) integers: 0 background, 1.. classes, IGNORE.
         pseudo, refined: guidance; without the latter its terms are left out.
         settings: weights.
     """
@@ -52,7 +51,7 @@ def semantic_loss(logits: Tensor, semantic: Tensor, hardest: float = 1.0) -> Ten
 
     Args:
         logits: (B, C + 1, H, W).
-        semantic: (B, H, W) uint8, 255 ignored.
+        semantic: (B, H, W) integers: class indices or IGNORE.
         hardest: share of those pixels, the ones of the highest loss, that are averaged (published code: 0.2).
     """
     losses = functional.cross_entropy(_single(logits), semantic.long(), ignore_index=IGNORE, reduction="none")

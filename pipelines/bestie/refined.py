@@ -34,7 +34,7 @@ def refined_targets(heat: Tensor, offset: Tensor, logits: Tensor, semantic: Tens
         heat: (B, C, H, W), network output.
         offset: (B, 2, H, W) as (dy, dx) [px], network output.
         logits: (B, C + 1, H, W) of background and classes, network output.
-        semantic: (B, H, W) the given map: 0 background, 1.. classes, 255 undecided.
+        semantic: (B, H, W) the given map: 0 background, 1.. classes, IGNORE (-1) undecided.
         components: (B, H, W) numbers of its components, from 1 in each image; each of one class.
         settings: see ``RefinementSettings``.
         sigma: of the Gaussians [px].
@@ -72,7 +72,7 @@ def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int
 
     Args:
         offset: (B, 2, H, W) as (dy, dx) [px], network output.
-        semantic: (B, H, W) the given map: 0 background, 1.. classes, 255 undecided.
+        semantic: (B, H, W) the given map: 0 background, 1.. classes, IGNORE (-1) undecided.
         points: (B, n, 3) int64 rows (class index, y, x); rows of -1 fill up.
         classes: how many.
         sigma: of the Gaussians [px].
@@ -87,7 +87,7 @@ def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int
     image, category, y, x, owner = (values[order] for values in (image, category, y, x, owner))
     shared = torch.zeros(len(points), classes + 1, dtype=torch.bool, device=points.device)
     shared[image, category + 1] = True
-    known = semantic.long() * (semantic <= classes)
+    known = semantic.long().clamp(min=0)
     pixels = _pixels(shared.gather(1, known.flatten(1)).view_as(known), (known - 1).clamp(min=0))
     shift = offset[pixels.image, :, pixels.y, pixels.x]
     instance = nearest_centre(pixels.y + shift[:, 0], pixels.x + shift[:, 1], pixels.image * classes + pixels.category,

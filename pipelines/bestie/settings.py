@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from stages.cues.settings import AugmentSettings, BackboneSettings
 from stages.runtime.settings import Settings, TrainingSettings
+from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
 
 
 def _odd(settings: Settings, *names: str) -> None:
@@ -86,6 +87,10 @@ class MapSettings(Settings):
     folder: str = Field("data/irnet/semantic", description=(
         "PNG maps of category ids, 255 undecided: those of this project's IRNet, or of any other source (sec. 4.2: "
         "PMM's)"))
+    segmenter: SegmentationSettings = Field(SegmentationSettings(), description=(
+        "network that is trained on them (sec. 4.2: not specified)"))
+    inference: SemanticInferenceSettings = Field(SemanticInferenceSettings(), description=(
+        "its predictions on the training images (not in the paper)"))
     source: Literal["segmenter", "folder"] = Field("segmenter", description=(
         "segmenter: a segmentation network is trained on the folder's maps, and its predictions are used; folder: "
         "the maps themselves (sec. 4.2; published code: predictions, which gain 4 AP50)"))
@@ -206,6 +211,9 @@ class InferenceSettings(Settings):
     flip: bool | None = Field(None, description=(
         "average class probabilities and heat with those of the mirrored image; null = with points, not with tags "
         "(not in the paper; published code)"))
+    max_pixels: float = Field(4e6, ge=1024, description=(
+        "a view that would have more pixels is taken at the largest scale that fits, for want of memory [px] (not in "
+        "the paper)"))
     smallest: int = Field(50, ge=1, description=(
         "components of the predicted classes with fewer pixels are left out [px] (not in the paper; published code: "
         "50)"))

@@ -1,7 +1,7 @@
 """Semantic knowledge transfer (section 3.3): components of a semantic map with exactly one cue are instances.
 
-Arrays of one crop: a semantic map (H, W) uint8 holds 0 background, 1.. classes, 255 undecided; cues and centres are
-rows (class index from 0, y, x).
+Arrays of one crop: a semantic map (H, W) of integers holds 0 background, 1.. classes, IGNORE (-1) undecided; cues and
+centres are rows (class index from 0, y, x).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-IGNORE = 255
 EIGHT = np.ones((3, 3), bool)
 
 
@@ -35,7 +34,7 @@ def candidate_components(semantic: np.ndarray, classes: Collection[int], smalles
     """8-connected components of each class: the instance mask candidates.
 
     Args:
-        semantic: (H, W) uint8, see above.
+        semantic: (H, W), see above.
         classes: indices from 0 of the classes that count: those of the image's tags.
         smallest: components with fewer pixels are left out [px].
 
@@ -60,7 +59,7 @@ def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarra
     """Pseudo instances of one crop: the candidates with exactly one cue of their class inside.
 
     Args:
-        semantic: (H, W) uint8, see above.
+        semantic: (H, W), see above.
         classes: indices from 0 of the classes that count.
         cues: (n, 3) rows (class index, y, x) in whole pixels; those outside the crop, or outside every candidate of
             their class, count for nothing.

@@ -26,8 +26,8 @@ def random_case(seed=0, count=2, classes=3, size=(4, 5)):
         weight = draw(count, *size).clamp(min=0)
         return targets(draw(count, classes, *size), draw(count, 2, *size), weight)
 
-    semantic = torch.randint(0, classes + 1, (count, *size), generator=rng).to(torch.uint8)
-    semantic[0, 0, :2] = 255
+    semantic = torch.randint(0, classes + 1, (count, *size), generator=rng).to(torch.int16)
+    semantic[0, 0, :2] = -1
     return (draw(count, classes + 1, *size), draw(count, classes, *size), draw(count, 2, *size), semantic, label(),
             label())
 
@@ -53,7 +53,7 @@ def test_against_loops():
         assert float(found[f"{name}_offset"]) == pytest.approx(
             0.01 * by_loop((offset - label.offset).abs(), label.offset_weight))
     wanted = [-float(logits[n, :, y, x].log_softmax(0)[int(semantic[n, y, x])])
-              for n in range(2) for y in range(4) for x in range(5) if semantic[n, y, x] != 255]
+              for n in range(2) for y in range(4) for x in range(5) if semantic[n, y, x] != -1]
     assert float(found["semantic"]) == pytest.approx(sum(wanted) / len(wanted))
     assert len(wanted) == 38
     hard = sorted(wanted)[-math.ceil(0.2 * 38):]
@@ -79,7 +79,7 @@ def test_nothing_guided_is_no_loss_but_a_gradient():
     empty = targets(pseudo.centre, pseudo.offset, torch.zeros_like(pseudo.centre_weight))
     outputs = [value.requires_grad_() for value in (logits, heat, offset)]
     for hardest in (1.0, 0.2):
-        found = objective(*outputs, torch.full_like(semantic, 255), empty, empty, NetworkSettings(hardest=hardest))
+        found = objective(*outputs, torch.full_like(semantic, -1), empty, empty, NetworkSettings(hardest=hardest))
         assert {float(value.detach()) for value in found.values()} == {0.0}
         sum(found.values()).backward()
         assert all(value.grad is not None and not value.grad.any() for value in outputs)

@@ -27,8 +27,8 @@ def random_case(seed, count=3, classes=3, size=(24, 30), smooth=1.5, coarse=Fals
     """Outputs of a network that knows something: blobs of classes, smooth heat, offsets towards random points."""
     rng = np.random.default_rng(seed)
     fields = ndimage.gaussian_filter(rng.standard_normal((count, classes + 1, *size)), (0, 0, 3, 3))
-    semantic = fields.argmax(1).astype(np.uint8)
-    semantic[rng.random(semantic.shape) < 0.01] = 255
+    semantic = fields.argmax(1).astype(np.int16)
+    semantic[rng.random(semantic.shape) < 0.01] = -1
     heat = ndimage.gaussian_filter(rng.standard_normal((count, classes, *size)), (0, 0, smooth, smooth))
     heat = 0.5 * heat / heat.std()
     grid = np.stack(np.mgrid[:size[0], :size[1]]).astype(float)
@@ -94,7 +94,7 @@ def test_paper_values_at_a_larger_crop():
 
 def drawn(rows, classes=1, count=1):
     """A case without any centre, from drawings of class numbers: heat 0, offsets that point nowhere near."""
-    semantic = np.array([[int(mark) if mark != "." else 0 for mark in row] for row in rows], np.uint8)
+    semantic = np.array([[int(mark) if mark != "." else 0 for mark in row] for row in rows], np.int16)
     shape = semantic.shape
     components = candidate_components(semantic, range(classes), 1)
     case = {"heat": torch.zeros(count, classes, *shape), "offset": torch.full((count, 2, *shape), 50.0),
@@ -269,7 +269,7 @@ def test_points(coarse):
 
 
 def test_points_on_the_border_and_none_at_all():
-    semantic = torch.tensor([[[1, 1, 0, 1], [1, 1, 0, 1]]], dtype=torch.uint8)
+    semantic = torch.tensor([[[1, 1, 0, 1], [1, 1, -1, 1]]], dtype=torch.int16)
     points = torch.tensor([[[0, 0, 1], [0, 1, 3]]])  # at the border of either component
     offset = torch.zeros(1, 2, 2, 4)
     found = point_targets(offset, semantic, points, 1, 1.0)

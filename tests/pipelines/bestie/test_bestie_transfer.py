@@ -11,8 +11,8 @@ from pipelines.bestie.transfer import candidate_components, centre_maps, mask_ce
 
 
 def draw(*rows):
-    return np.array([[{".": 0, "?": 255}.get(mark, None) if mark in ".?" else int(mark) for mark in row]
-                     for row in rows], np.uint8)
+    return np.array([[{".": 0, "?": -1}.get(mark, None) if mark in ".?" else int(mark) for mark in row]
+                     for row in rows], np.int16)
 
 
 SCENE = draw(
@@ -40,7 +40,7 @@ def test_small_components_and_other_classes_are_left_out():
     assert (candidate_components(SCENE, [2], 2) > 0).sum() == 2
     assert not candidate_components(SCENE, [], 1).any()
     assert not candidate_components(SCENE, [5], 1).any()
-    assert not candidate_components(np.full((4, 4), 255, np.uint8), [0, 1], 1).any()
+    assert not candidate_components(np.full((4, 4), -1, np.int16), [0, 1], 1).any()
 
 
 def test_exactly_one_cue_makes_an_instance():
@@ -87,7 +87,7 @@ def test_centres_of_a_ring():
     ring[1:6, 1:6], ring[2:5, 2:5] = True, False
     assert mask_centre(ring) == (3, 3)
     assert mask_centre(ring, "nearest") == (1, 3)
-    label = pseudo_label(ring.astype(np.uint8), [0], np.array([[0, 1, 1]]), smallest=1, centre="nearest")
+    label = pseudo_label(ring.astype(np.int16), [0], np.array([[0, 1, 1]]), smallest=1, centre="nearest")
     assert label.centres.tolist() == [[0, 1, 3]]
 
 
