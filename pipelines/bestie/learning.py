@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipelines.bestie.classifier import PeakClassifier
 from pipelines.bestie.losses import objective
+from pipelines.bestie.moments import Clock, current_labels
 from pipelines.bestie.network import BestieNetwork, Outputs
 from pipelines.bestie.refined import point_targets, refined_targets
 from pipelines.bestie.samples import LabelledCrops, SqueezedImages, collate
@@ -17,7 +18,7 @@ from pipelines.bestie.settings import BestieSettings, PeakClassifierSettings
 from pipelines.bestie.targets import Targets, pseudo_targets
 from stages.cues.classification import measure_classifier, tag_losses
 from stages.labels.coco import Entry, annotations_by_image, category_indices
-from stages.runtime import layout
+from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.training import Training, steps_per_epoch
@@ -56,26 +57,6 @@ def load_peak_classifier(folder: Path, settings: PeakClassifierSettings, device:
     return model.to(device).eval(), category_ids
 
 
-class Clock(nn.Module):
-    """Steps done; a module, so that it is in the checkpoint and a resumed training knows them."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.done = 0
-
-    def set(self, steps: int) -> None:
-        """Called after every step."""
-        self.done = steps
-        self.steps.fill_(steps)
-
-    def _load_from_state_dict(self, *arguments, **named) -> None:  # type: ignore[no-untyped-def]
-        super()._load_from_state_dict(*arguments, **named)
-        self.done = int(self.steps)
-
-
 def refiner_training(semantic: Path, cues: Path, settings: BestieSettings) -> Training:
     """The instance network on pseudo labels and on its own refined ones (sections 3.3 to 3.5).
 
@@ -91,8 +72,11 @@ def refiner_training(semantic: Path, cues: Path, settings: BestieSettings) -> Tr
     samples = LabelledCrops([image for image in weak["images"] if tags[image["id"]]], tags, semantic, cues,
                             category_ids, settings)
     model = BestieNetwork(chosen, len(category_ids))
-    clock = Clock()
     total = chosen.epochs * steps_per_epoch(len(samples), min(chosen.batch_size, len(samples)))
+
+    shown = samples.images[:chosen.moment_images]
+    clock = Clock(total, chosen.moments if distributed.rank() == 0 else 0,
+                  lambda: current_labels(model, samples, shown, category_ids, settings))
 
     def losses(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         refine = chosen.refinement.enabled and clock.done >= chosen.refinement.start * total
@@ -101,8 +85,12 @@ def refiner_training(semantic: Path, cues: Path, settings: BestieSettings) -> Tr
             pseudo, refined = guidance(outputs, batch, len(category_ids), settings, refine)
             return objective(outputs.logits, outputs.heat, outputs.offset, batch["semantic"], pseudo, refined, chosen)
 
-    return Training(model, losses, samples, collate=collate, extra_state={"clock": clock}, after_step=clock.set,
-                    finish=lambda folder: write_json(folder / "refiner.json", {"category_ids": category_ids}, indent=2))
+    def finish(folder: Path) -> None:
+        write_json(folder / "refiner.json", {"category_ids": category_ids}, indent=2)
+        write_json(folder / "moments.json", {"images": [image["id"] for image in shown], "moments": clock.kept})
+
+    return Training(model, losses, samples, collate=collate, extra_state={"clock": clock}, after_step=clock.tick,
+                    finish=finish)
 
 
 def guidance(outputs: Outputs, batch: Mapping[str, Tensor], classes: int,

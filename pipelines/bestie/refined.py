@@ -22,6 +22,20 @@ class Pixels:
     category: Tensor
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """Pixels by instance: ``instance`` (P,) is an index into the centres ``y``, ``x`` and weights ``score``, (n,) each.
+
+    An instance without a pixel is none.
+    """
+
+    pixels: Pixels
+    instance: Tensor
+    y: Tensor
+    x: Tensor
+    score: Tensor
+
+
 @torch.no_grad()
 def refined_targets(heat: Tensor, offset: Tensor, logits: Tensor, semantic: Tensor, components: Tensor,
                     settings: RefinementSettings, sigma: float) -> Targets:
@@ -42,6 +56,13 @@ def refined_targets(heat: Tensor, offset: Tensor, logits: Tensor, semantic: Tens
     Returns:
         Targets whose weights are those of eq. 2.
     """
+    return _targets(refined_instances(heat, offset, logits, semantic, components, settings), heat.shape, sigma)
+
+
+@torch.no_grad()
+def refined_instances(heat: Tensor, offset: Tensor, logits: Tensor, semantic: Tensor, components: Tensor,
+                      settings: RefinementSettings) -> Grouped:
+    """The instances behind ``refined_targets``, whose arguments it takes."""
     heat, offset = heat.float(), offset.float()
     probability = logits.float().softmax(1)
     numbers, count = number_over_batch(components)
@@ -60,7 +81,7 @@ def refined_targets(heat: Tensor, offset: Tensor, logits: Tensor, semantic: Tens
         likely = probability[pixels.image, pixels.category + 1, pixels.y, pixels.x]
         score = score * _mean(likely, instance, len(score))
     y, x = mask_centres(pixels, instance, y, x, settings.centre)
-    return _targets(pixels, instance, y, x, score, heat.shape, sigma)
+    return Grouped(pixels, instance, y, x, score)
 
 
 @torch.no_grad()
@@ -77,6 +98,18 @@ def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int
         classes: how many.
         sigma: of the Gaussians [px].
     """
+    count, height, width = semantic.shape
+    targets = _targets(point_instances(offset, semantic, points, classes), torch.Size((count, classes, height, width)),
+                       sigma)
+    flat = points.flatten(0, 1)
+    image = torch.arange(count, device=points.device).repeat_interleave(points.shape[1])
+    heat = gaussian_maps(image, flat[:, 0], flat[:, 1], flat[:, 2], (count, classes, height, width), sigma)
+    return Targets(heat, targets.offset, targets.centre_weight, targets.offset_weight)
+
+
+@torch.no_grad()
+def point_instances(offset: Tensor, semantic: Tensor, points: Tensor, classes: int) -> Grouped:
+    """The instances behind ``point_targets``, whose arguments it takes."""
     offset = offset.float()
     image = torch.arange(len(points), device=points.device).repeat_interleave(points.shape[1])
     category, y, x = points.flatten(0, 1).unbind(1)
@@ -92,10 +125,7 @@ def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int
     shift = offset[pixels.image, :, pixels.y, pixels.x]
     instance = nearest_centre(pixels.y + shift[:, 0], pixels.x + shift[:, 1], pixels.image * classes + pixels.category,
                               owner, y, x, len(points) * classes)
-    shape = torch.Size((len(points), classes, *semantic.shape[1:]))
-    found = _targets(pixels, instance, y, x, torch.ones_like(y, dtype=torch.float32), shape, sigma)
-    heat = gaussian_maps(image, category, y, x, (len(points), classes, *semantic.shape[1:]), sigma)
-    return Targets(heat, found.offset, found.centre_weight, found.offset_weight)
+    return Grouped(pixels, instance, y, x, torch.ones_like(y, dtype=torch.float32))
 
 
 def mask_centres(pixels: Pixels, instance: Tensor, y: Tensor, x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
@@ -139,10 +169,10 @@ def _mean(values: Tensor, instance: Tensor, count: int) -> Tensor:
     return (sums / area.clamp(min=1)).float()
 
 
-def _targets(pixels: Pixels, instance: Tensor, y: Tensor, x: Tensor, score: Tensor, shape: torch.Size,
-             sigma: float) -> Targets:
-    """Guidance by instances: (P,) indices of the pixels' instances, and their centres and weights (n,)."""
+def _targets(found: Grouped, shape: torch.Size, sigma: float) -> Targets:
+    """Guidance by instances."""
     count, classes, height, width = shape
+    pixels, instance, y, x, score = found.pixels, found.instance, found.y, found.x, found.score
     # Which image and class an instance has, any of its pixels can say; one without pixels is none.
     image, category = torch.zeros_like(y), torch.full_like(y, -1)
     image[instance], category[instance] = pixels.image, pixels.category

@@ -190,6 +190,11 @@ class NetworkSettings(TrainingSettings):
     guidance: bool = Field(True, description=(
         "instance-aware guidance: only labelled instances guide centres and offsets (sec. 3.4; table 3)"))
     refinement: RefinementSettings = Field(RefinementSettings(), description="see RefinementSettings")
+    moments: int = Field(10, ge=0, description=(
+        "how often the labels of some training images are kept during the training, for the counts of fig. 6; 0 = "
+        "never (fig. 6)"))
+    moment_images: int = Field(100, ge=1, description=(
+        "how many training images, the first ones, whose labels are kept then (fig. 6: 1,464)"))
     epochs: int = Field(70, ge=1, description="passes over the training images (sec. 4.2: 70)")
     batch_size: int = Field(32, ge=1, description="images per step (sec. 4.2: 32)")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="optimizer (sec. 4.2: Adam)")
