@@ -10,7 +10,6 @@ import importlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.settings import METHODS, load_params
@@ -51,7 +50,7 @@ def check_dataset(settings: SimpleNamespace) -> None:
                             f"dataset.root: {settings.dataset.root}); correct dataset.root or the paths below it")
 
 
-def _weights(value: Any, where: str) -> list[tuple[str, str]]:
+def _weights(value: object, where: str) -> list[tuple[str, str]]:
     """(key, value) of every `weights` setting below a model."""
     found = []
     for name in getattr(type(value), "model_fields", {}):
