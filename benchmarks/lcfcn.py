@@ -30,7 +30,7 @@ def rows() -> dict[str, dict[str, float]]:
 
 def inputs(name: str, height: int, width: int, classes: int, points: int) \
         -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits (C + 1, H, W) float32, points (P, 2) yx and their classes (P,) from 1 on; points of a class are neighbours."""
+    """Logits (C + 1, H, W) float32, points (P, 2) yx and their classes (P,) from 1 on, two points per class."""
     rng = np.random.default_rng(SEED)
     yx = np.stack([rng.integers(0, height, points), rng.integers(0, width, points)], 1)
     of_points = 1 + np.arange(points) // 2 % classes

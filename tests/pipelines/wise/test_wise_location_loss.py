@@ -66,7 +66,7 @@ def test_image_term_of_a_sure_and_wrong_network_is_finite_and_has_a_gradient():
     logits.requires_grad_()
     loss = location_losses(logits, points_at())["image"]
     gradient, = torch.autograd.grad(loss, logits)
-    assert loss.item() == pytest.approx(60 + np.log(2), rel=1e-5)  # class 1 at its peak, the background at any other pixel
+    assert loss.item() == pytest.approx(60 + np.log(2), rel=1e-5)  # class 1 at its peak, background elsewhere
     assert gradient[1, 3, 3] == pytest.approx(1, rel=1e-5)
 
 
