@@ -14,9 +14,12 @@ from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.settings import METHODS, load_params
+from stages.detector import engines
 from stages.prepare.kinds import needed_paths
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
+from stages.runtime.parallel import worker_count
+from stages.runtime.settings import read_yaml
 from stages.runtime.stage import run_stage
 
 OUTPUT = Path("data/check")
@@ -71,8 +74,6 @@ def check_weights(settings: SimpleNamespace) -> None:
 
 def check_engine(settings: SimpleNamespace) -> None:
     """The chosen engine must be installed, and able to make the network."""
-    from stages.detector import engines
-
     engines.check(settings.detector)
 
 
@@ -91,10 +92,7 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
 
 def describe(settings: SimpleNamespace) -> list[str]:
     """What will run, where, and roughly for how long."""
-    from stages.detector.engines import estimate as detector_estimate
     from stages.runtime import devices
-    from stages.runtime.parallel import worker_count
-    from stages.runtime.settings import read_yaml
 
     device = devices.resolve(settings.runtime.device)
     workers = worker_count(settings.runtime.workers)
@@ -105,7 +103,7 @@ def describe(settings: SimpleNamespace) -> list[str]:
         costs = importlib.import_module(f"pipelines.{settings.method}.costs")
         seconds, kept = costs.estimate(getattr(settings, settings.method), images, pixels, device.type, workers)
         size += kept
-    detector = detector_estimate(settings.detector, device.type, settings.runtime.processes)
+    detector = engines.estimate(settings.detector, device.type, settings.runtime.processes)
     seconds, size = seconds + detector["seconds"], size + detector["bytes"]
     free = shutil.disk_usage(".").free
     stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]

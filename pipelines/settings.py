@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipelines.baseline.settings import BaselineSettings
 from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
 from stages.detector.settings import DetectorSettings
@@ -16,11 +17,15 @@ from stages.runtime.errors import UserError
 from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validate
 
 # A method's name is its folder's name; those without settings of their own have no section.
-METHODS: dict[str, Any] = {"exits": ExitsSettings, "irnet": IRNetSettings, "masks": None}
+METHODS: dict[str, Any] = {
+    "baseline": BaselineSettings, "exits": ExitsSettings, "irnet": IRNetSettings, "masks": None,
+}
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
-    "exits": [("extreme_points", "boxes")], "irnet": [("tags",)], "masks": []}
+    "baseline": [("extreme_points", "boxes")], "exits": [("extreme_points", "boxes")], "irnet": [("tags",)],
+    "masks": [],
+}
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
