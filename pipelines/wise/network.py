@@ -106,11 +106,36 @@ class WiseNet(nn.Module):
         Both lie on ``grid``: ``enlarge`` brings them to the image's pixels, ``at_pixels`` to some of them.
         """
         size = (images.shape[-2], images.shape[-1])
+        images = self._padded(images)
         features = self.backbone.levels(images)
         location = self.location(features, size)
         if self.embedding_backbone is not None:
             features = self.embedding_backbone.levels(images)
         return location, self.embedding(features, size)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Whole cells, which some backbones ask for: the mean colour below and to the right, as batches have it."""
+        step = int(max(grid.stride for grid in self.backbone.grids))
+        height, width = (-(-side // step) * step for side in images.shape[-2:])
+        return pad_images([image for image in images], (height, width), self.backbone.mean) \
+            if (height, width) != tuple(images.shape[-2:]) else images
+
+
+def pad_images(images: Sequence[Tensor], size: tuple[int, int], mean: Tensor) -> Tensor:
+    """Images (3, h, w) of any sizes into one batch (N, 3, *size), uint8 or float in 0..1 as they are.
+
+    Args:
+        images: none larger than ``size``.
+        size: (H, W).
+        mean: (1, 3, 1, 1) in 0..1, the colour of what is added below and to the right.
+    """
+    colour = mean[0].to(images[0].device)
+    if images[0].dtype == torch.uint8:
+        colour = (255 * colour).round()
+    batch = colour.to(images[0].dtype).expand(len(images), 3, *size).clone()
+    for place, image in zip(batch, images, strict=True):
+        place[:, :image.shape[-2], :image.shape[-1]] = image
+    return batch
 
 
 def enlarge(maps: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelines.wise.network import WiseNet, at_pixels, enlarge, places
+from pipelines.wise.network import WiseNet, at_pixels, enlarge, pad_images, places
 from pipelines.wise.settings import NetworkSettings
 from stages.cues.backbone import Grid, grid_of
 from stages.cues.settings import BackboneSettings
@@ -32,7 +32,7 @@ def test_shapes(name):
                                                        stride=stride)), classes=3).eval()
     location, embedding = model(images(33, 57))
     assert location.shape[:2] == (2, 4) and embedding.shape[:2] == (2, 5)
-    assert location.shape[2:] == embedding.shape[2:] == (9, 15)
+    assert location.shape[2:] == embedding.shape[2:] == (-(-33 // stride) * stride // 4, 64 // 4)
     assert model.grid.stride == 4
     assert enlarge(location, model.grid, (33, 57)).shape == (2, 4, 33, 57)
 
@@ -82,12 +82,20 @@ def test_places_are_symmetric_and_end_at_the_border():
 
 
 def test_coordinates_tell_look_alikes_apart():
-    flat = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)
+    """The same features at two cells: only with coordinates may the embeddings differ."""
     for coordinates in (False, True):
-        torch.manual_seed(0)
-        _, embedding = WiseNet(settings(coordinates=coordinates), 1).eval()(flat)
-        middle = embedding[0, :, 7:9, 6:10]
-        assert (middle.std((1, 2)) > 1e-3).any() == coordinates
+        head = WiseNet(settings(coordinates=coordinates), 1).embedding
+        features = [torch.ones(1, level.channels, 64 // int(level.grid.stride), 64 // int(level.grid.stride))
+                    for level in head.levels]
+        by_index = {level.index: value for level, value in zip(head.levels, features, strict=True)}
+        found = head([by_index.get(index, torch.zeros(0)) for index in range(max(by_index) + 1)], (64, 64))
+        assert (found.std((2, 3)) > 1e-3).any() == coordinates
+
+
+def test_padding_below_and_to_the_right():
+    batch = pad_images([images(3, 5)[0], images(4, 2)[0]], (4, 5), torch.tensor([0.5, 0.25, 1.0]).view(1, 3, 1, 1))
+    assert batch.dtype == torch.uint8 and torch.equal(batch[0, :, :3], images(3, 5)[0])
+    assert batch[0, :, 3, 0].tolist() == batch[1, :, 0, 2].tolist() == [128, 64, 255]
 
 
 def test_branches_apart_share_nothing():
