@@ -43,6 +43,12 @@ class Points:
     classes: np.ndarray
 
 
+def pixels_at(yx: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(P, 2) int64: the pixels nearest to positions (pixel centres on integers); none lies beyond the border."""
+    positions = np.asarray(yx, np.float64).reshape(-1, 2)
+    return np.clip(np.floor(positions + 0.5), 0, np.array(size) - 1).astype(np.int64)
+
+
 def make_points(yx: np.ndarray, classes: np.ndarray, size: tuple[int, int]) -> Points:
     """Points without repetitions, rounded to pixels; those beyond the border come to the nearest pixel.
 
@@ -53,7 +59,7 @@ def make_points(yx: np.ndarray, classes: np.ndarray, size: tuple[int, int]) -> P
     """
     table = np.zeros((len(classes), 3), np.int64)
     table[:, 0] = classes
-    table[:, 1:] = np.clip(np.rint(np.asarray(yx, np.float64).reshape(-1, 2)), 0, np.array(size) - 1)
+    table[:, 1:] = pixels_at(yx, size)
     _, first = np.unique(table, axis=0, return_index=True)
     table = table[np.sort(first)]
     return Points(table[:, 1:], table[:, 0])

@@ -1,15 +1,10 @@
-"""From embeddings to masks (section 3.3): background pixels by k-means, grouping, the proposal that fits best."""
+"""Groups of pixels by their embeddings (section 3.3): background pixels by k-means, assignment."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
-
-from stages.labels import rle as rle_codec
 
 _CHUNK = 1 << 18
 """Pixels that are compared at a time, so that memory does not grow with the image."""
@@ -89,37 +84,3 @@ def group(embeddings: Tensor, yx: np.ndarray, background_yx: np.ndarray) -> Tens
     nearest = torch.cat([(anchors @ (part.float() - middle[:, None]) - offsets).argmax(0)
                          for part in embeddings.flatten(1).split(_CHUNK, dim=1)])
     return torch.where(nearest < len(yx), nearest, -1).view(height, width)
-
-
-def object_masks(labels: np.ndarray, yx: np.ndarray) -> list[np.ndarray]:
-    """One bool mask (H, W) per object of a map of :func:`group`; its own pixel always belongs to it."""
-    masks = []
-    for number, (row, column) in enumerate(yx.tolist()):
-        mask = labels == number
-        mask[row, column] = True
-        masks.append(mask)
-    return masks
-
-
-def best_overlap(mask: np.ndarray, proposals: Sequence[rle_codec.RLE], chosen: np.ndarray) -> tuple[int, float] | None:
-    """Which of the chosen proposals has the largest Jaccard similarity with the mask (sec. 3.3).
-
-    Args:
-        mask: (H, W) bool.
-        proposals: RLE of all proposals.
-        chosen: indices of those that may replace the mask.
-
-    Returns:
-        Index of the proposal, of equals the first, and its Jaccard similarity; None where none is chosen.
-    """
-    if not len(chosen):
-        return None
-    own = rle_codec.encode(mask)
-    values = np.asarray(coco_mask.iou([own], [proposals[index] for index in chosen], [0] * len(chosen)))[0]
-    best = int(values.argmax())
-    return int(chosen[best]), float(values[best])
-
-
-def dice(jaccard: float) -> float:
-    """Dice of a Jaccard similarity: 2 J / (1 + J), which keeps the order."""
-    return 2 * jaccard / (1 + jaccard)

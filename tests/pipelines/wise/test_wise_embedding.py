@@ -8,8 +8,7 @@ import torch
 
 from benchmarks.grouping import plain_grouping
 from pipelines.wise.embedding_loss import embedding_loss, exponents, pair_terms
-from pipelines.wise.grouping import background_pixels, best_overlap, dice, group, object_masks
-from stages.labels import rle
+from pipelines.wise.grouping import background_pixels, group
 
 NONE = torch.zeros(0, dtype=torch.long)
 
@@ -96,9 +95,7 @@ def test_grouping_without_points_or_with_two_on_one_pixel():
     nothing = np.zeros((0, 2), int)
     assert (group(embeddings, nothing, np.array([[1, 1]])) == -1).all()
     assert (group(embeddings, np.array([[1, 1]]), nothing) == 0).all()
-    labels = group(embeddings, np.array([[1, 1], [1, 1]]), nothing).numpy()
-    first, second = object_masks(labels, np.array([[1, 1], [1, 1]]))
-    assert first.all() and second.sum() == 1 and second[1, 1]
+    assert (group(embeddings, np.array([[1, 1], [1, 1]]), nothing) == 0).all()
 
 
 def test_background_pixels_are_those_nearest_to_the_means():
@@ -137,18 +134,3 @@ def test_background_pixels_equal_plain_k_means():
     expected = [pixels[of == index][np.argmin(((values[of == index] - centres[index]) ** 2).sum(1))]
                 for index in range(4)]
     assert sorted(map(tuple, chosen)) == sorted(map(tuple, expected))
-
-
-def test_the_proposal_with_the_largest_jaccard():
-    rng = np.random.default_rng(0)
-    masks = [rng.random((7, 9)) < share for share in (0.2, 0.5, 0.5, 0.8)]
-    mask = masks[2] & (rng.random((7, 9)) < 0.9)
-    values = [(mask & other).sum() / (mask | other).sum() for other in masks]
-    proposals = [rle.encode(other) for other in masks]
-    assert best_overlap(mask, proposals, np.arange(4)) == (2, pytest.approx(values[2]))
-    chosen = np.array([0, 1, 3])
-    index, jaccard = best_overlap(mask, proposals, chosen)
-    assert (index, jaccard) == (chosen[np.argmax(np.array(values)[chosen])], pytest.approx(max(values[0], values[1],
-                                                                                                values[3])))
-    assert best_overlap(mask, proposals, np.zeros(0, int)) is None
-    assert dice(jaccard) == pytest.approx(2 * (mask & masks[index]).sum() / (mask.sum() + masks[index].sum()))

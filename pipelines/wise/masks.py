@@ -1,0 +1,130 @@
+"""Labels of one image from points, groups of pixels, blobs and proposals (section 3.3, table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from pipelines.wise.given import Located, Proposals, candidates_of, read_points, read_proposals
+from pipelines.wise.pseudo_masks import Candidates
+from pipelines.wise.settings import WiseSettings
+from stages.labels import rle as rle_codec
+from stages.labels.coco import Entry
+from stages.runtime import layout
+from stages.runtime.files import read_npz
+
+
+def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, source: str,
+                 settings: WiseSettings) -> list[Entry]:
+    """One label per point.
+
+    Args:
+        image: COCO image.
+        maps: folder of `infer_maps`, of the image's split.
+        points: folder of `find_points`, of the split.
+        proposals: folder of the proposals, of the split.
+        source: whose points: "given" or "lnet".
+        settings: of cues and synthesis.
+
+    Returns:
+        Annotations with ``image_id``, ``category_id``, ``segmentation``, ``score``, ``replaced`` (1 where the mask is a
+        proposal's) and, of annotated points, ``weak_id``.
+    """
+    arrays = read_npz(maps / f"{layout.image_key(image)}.npz")
+    located = read_points(points, image) if source == "given" else Located(
+        arrays["lnet_yx"][:, ::-1].astype(np.float64), arrays["lnet_categories"],
+        np.full(len(arrays["lnet_yx"]), -1, np.int64), arrays["lnet_scores"].astype(np.float64))
+    size = (image["height"], image["width"])
+    yx = located.pixels(size)
+    some = read_proposals(proposals, image)
+    candidates = candidates_of(some, yx, size, settings.cues)
+    rows = []
+    for number in range(len(yx)):
+        mask, score, replaced = one_label(number, yx, located, arrays, some, candidates, source, settings)
+        row = {"image_id": image["id"], "category_id": int(located.category_ids[number]), "segmentation": mask,
+               "score": float(np.clip(score, 0, 1)), "replaced": int(replaced)}
+        rows.append(row | ({"weak_id": int(located.weak_ids[number])} if located.weak_ids[number] >= 0 else {}))
+    return rows
+
+
+def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str, np.ndarray], proposals: Proposals,
+              candidates: Candidates, source: str, settings: WiseSettings) -> tuple[rle_codec.RLE, float, bool]:
+    """Mask, score, and whether it is a proposal's, of point ``number``."""
+    chosen = settings.synthesis
+    if chosen.masks == "embedding":
+        mask = arrays[f"groups_{source}"] == number
+        score = float(arrays[f"likeness_{source}"][number])
+        if chosen.replace:
+            return replaced(_with_point(mask, yx[number]), score, proposals, allowed(candidates, number, chosen.alone))
+        return rle_codec.encode(_with_point(mask, yx[number])), score, False
+    mask, score = blob_mask(yx[number], int(located.category_ids[number]), arrays)
+    if chosen.masks == "best_proposal":
+        best = candidates.best(number, alone=chosen.alone and bool(candidates.alone[number].any()))
+        if len(best):
+            return proposals.masks[best[0]], float(proposals.scores[best[0]]), True
+    return rle_codec.encode(_with_point(mask, yx[number])), score, False
+
+
+def _with_point(mask: np.ndarray, pixel: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A point's own pixel always belongs to its object."""
+    mask = mask.copy()
+    mask[pixel[0], pixel[1]] = True
+    return mask
+
+
+def allowed(candidates: Candidates, number: int, alone: bool) -> np.ndarray:
+    """Indices of the proposals that may replace the mask of a point."""
+    if alone and candidates.alone[number].any():
+        return np.flatnonzero(candidates.alone[number])
+    return np.flatnonzero(candidates.allowed[number])
+
+
+def replaced(mask: np.ndarray, score: float, proposals: Proposals,
+             chosen: np.ndarray) -> tuple[rle_codec.RLE, float, bool]:
+    """The proposal that fits a grouped mask best, scored by their Dice; the mask with its own score where none may
+    (not in the paper; published code)."""
+    found = best_overlap(mask, proposals.masks, chosen)
+    if found is None:
+        return rle_codec.encode(mask), score, False
+    return proposals.masks[found[0]], dice(found[1]), True
+
+
+def best_overlap(mask: np.ndarray, proposals: Sequence[rle_codec.RLE], chosen: np.ndarray) -> tuple[int, float] | None:
+    """Which of the chosen proposals has the largest Jaccard similarity with the mask (sec. 3.3).
+
+    Args:
+        mask: (H, W) bool.
+        proposals: RLE of all proposals.
+        chosen: indices of those that may replace the mask.
+
+    Returns:
+        Index of the proposal, of equals the first, and its Jaccard similarity; None where none is chosen.
+    """
+    if not len(chosen):
+        return None
+    own = rle_codec.encode(mask)
+    values = np.asarray(coco_mask.iou([own], [proposals[index] for index in chosen], [0] * len(chosen)))[0]
+    best = int(values.argmax())
+    return int(chosen[best]), float(values[best])
+
+
+def dice(jaccard: float) -> float:
+    """Dice of a Jaccard similarity: 2 J / (1 + J), which keeps the order."""
+    return 2 * jaccard / (1 + jaccard)
+
+
+def blob_mask(pixel: np.ndarray, category_id: int, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    """L-Net's blob of the point's class that holds the point, and its highest probability; nothing, and 0, where
+    there is none."""
+    blob = int(arrays["blobs"][pixel[0], pixel[1]])
+    if blob and arrays["lnet_categories"][blob - 1] == category_id:
+        return arrays["blobs"] == blob, float(arrays["lnet_scores"][blob - 1])
+    return np.zeros(arrays["blobs"].shape, bool), 0.0
+
+
+def count_error(counts: Sequence[int], truth: Sequence[int]) -> float:
+    """Mean absolute difference of L-Net's and the annotated number of objects per image; 0 without images."""
+    return float(np.abs(np.subtract(counts, truth)).mean()) if len(counts) else 0.0
