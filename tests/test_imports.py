@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What every start-up reads; torch, OpenCV and SciPy would cost seconds.
-START = ["pipelines.check", "pipelines.settings", "pipelines.exits.costs", "pipelines.irnet.costs", "pipelines.wise.costs",
+START = ["pipelines.check", "pipelines.settings", "pipelines.exits.costs", "pipelines.irnet.costs",
+         "pipelines.wise.costs",
          "stages.detector.engines", "stages.detector.settings", "stages.evaluation.settings", "stages.cues.settings",
          "stages.prepare.kinds", "stages.prepare.settings", "stages.propagation.settings", "stages.runtime.errors",
          "stages.runtime.files", "stages.runtime.layout", "stages.runtime.settings", "stages.runtime.stage"]
