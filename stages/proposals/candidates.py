@@ -54,8 +54,8 @@ def triplets(touch: np.ndarray) -> np.ndarray:
 
 
 def candidates(trees: Sequence[Tree], edges: np.ndarray, area: np.ndarray, pair_cuts: Sequence[int],
-               triplet_cuts: Sequence[int], smallest: float, largest: float) -> np.ndarray:
-    """(C, N) bool, without duplicates: sets of regions that may be objects.
+               triplet_cuts: Sequence[int], smallest: float, largest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sets of regions that may be objects, without duplicates.
 
     Args:
         trees: of the same N regions.
@@ -63,32 +63,37 @@ def candidates(trees: Sequence[Tree], edges: np.ndarray, area: np.ndarray, pair_
         area: (N,) pixels.
         pair_cuts, triplet_cuts: numbers of regions at which neighbours are joined.
         smallest, largest: limits of a candidate's area [share of the image].
+
+    Returns:
+        (C, N) bool and (C,), how many nodes of a tree each is joined of: 1, 2 or 3.
     """
-    count = len(area)
-    found = []
+    count, share = len(area), (area / area.sum()).astype(np.float32)
+    found: dict[int, list[np.ndarray]] = {1: [], 2: [], 3: []}
     for tree in trees:
         members = node_members(tree, count)
-        found.append(members)
+        found[1].append(members)
         for regions in sorted({*pair_cuts, *triplet_cuts}):
             if regions >= count:
                 continue
             parts = members[cut(tree, count, regions)]
             touch = neighbouring(parts, edges)
             if regions in pair_cuts:
-                joined = pairs(touch)
-                found.append(parts[joined[:, 0]] | parts[joined[:, 1]])
+                a, b = pairs(touch).T
+                found[2].append(parts[a] | parts[b])
             if regions in triplet_cuts:
-                joined = triplets(touch)
-                found.append(parts[joined[:, 0]] | parts[joined[:, 1]] | parts[joined[:, 2]])
-    together = np.concatenate(found)
-    size = together.astype(np.float32) @ (area / area.sum()).astype(np.float32)
-    return unique_rows(together[(size >= smallest) & (size <= largest)])
+                a, b, c = triplets(touch).T
+                found[3].append(parts[a] | parts[b] | parts[c])
+    together = np.concatenate([rows for groups in found.values() for rows in groups])
+    joined = np.repeat(list(found), [sum(len(rows) for rows in groups) for groups in found.values()])
+    size = together.astype(np.float32) @ share
+    fit = np.flatnonzero((size >= smallest) & (size <= largest))
+    kept = fit[first_rows(together[fit])]
+    return together[kept], joined[kept]
 
 
-def unique_rows(members: np.ndarray) -> np.ndarray:
-    """Bool rows without duplicates, the first of each kept, in their order."""
-    packed = np.packbits(members, axis=1)
+def first_rows(members: np.ndarray) -> np.ndarray:
+    """Indices of the first of each of the rows (bool) that differ, ascending."""
     first: dict[bytes, int] = {}
-    for row, key in enumerate(packed):
-        first.setdefault(key.tobytes(), row)
-    return members[list(first.values())]
+    for row, packed in enumerate(np.packbits(members, axis=1)):
+        first.setdefault(packed.tobytes(), row)
+    return np.array(list(first.values()), np.int64)

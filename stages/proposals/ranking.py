@@ -1,90 +1,76 @@
-"""How much a candidate looks like an object, from its boundary, its surroundings and its shape; and which ones differ."""
+"""How much a candidate looks like an object, from its boundary, its inside and its shape; and which ones differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import sparse
 
 from stages.proposals.regions import Regions
 
+_ROWS = 1024
+"""Candidates looked at together, which bounds the memory."""
+
 
 def cues(members: np.ndarray, regions: Regions) -> dict[str, np.ndarray]:
-    """What can be said of C candidates without knowing any object; each (C,) float64.
+    """What can be said of C candidates, (C, N) bool, without knowing any object; each (C,) float64.
 
-    ``boundary``: log of the mean contrast along the boundary; ``inside``: log of the mean contrast of the edges within;
-    ``weak``: share of the boundary that is weaker than the image's median edge; ``colour``, ``texture``: chi-squared
-    distance (0..1) of the candidate's histogram to that of the regions around it, weighted by the shared boundary;
-    ``compact``: 4 pi area / perimeter^2; ``ellipse``: area / area of the ellipse with the same moments;
-    ``border``: share of the perimeter that is the image's border; ``size``: log share of the image's area;
-    ``off_centre``: distance of the centroid to the image's centre, in units of the longer side.
+    ``boundary``: log of the mean contrast along the boundary. ``inside``: log of the mean contrast of the edges within.
+    ``weak``: share of the boundary that is weaker than half of the image's edges. ``compact``: root of
+    4 pi area / perimeter^2, the image's border counting as perimeter. ``ellipse``: area / area of the ellipse of the
+    same second moments, at most 1.2. ``size``: squared distance of the log share of the image's area to -0.5.
+    ``off_centre``: distance of the centroid from the image's middle, in units of the longer side.
     """
-    chosen = members.astype(np.float32)
-    outside = 1 - chosen
-    count = len(regions)
-
-    def symmetric(weights: np.ndarray) -> sparse.csr_matrix:
-        a, b = regions.edges.T
-        return sparse.csr_matrix((np.tile(weights, 2).astype(np.float32), (np.r_[a, b], np.r_[b, a])), (count, count))
-
-    reached = np.ascontiguousarray((symmetric(regions.length) @ chosen.T).T)
-    around = reached * outside
-    length = around.sum(1, dtype=np.float64)
-
-    def along(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of an edge value over the boundary and over the inside."""
-        weights = symmetric(values * regions.length)
-        total = chosen.astype(np.float64) @ np.asarray(weights.sum(1), np.float64).ravel()
-        twice_inside = np.einsum("cn,cn->c", np.ascontiguousarray((weights @ chosen.T).T), chosen, dtype=np.float64)
-        return total - twice_inside, twice_inside / 2
-
-    contrast, inner = along(regions.contrast)
-    inner_length = (np.einsum("cn,cn->c", reached, chosen, dtype=np.float64)) / 2
-    median = _median(regions.contrast, regions.length)
-    weak, _ = along((regions.contrast < median).astype(np.float64))
-    area = chosen.astype(np.float64) @ regions.area
-    border = chosen.astype(np.float64) @ regions.border
-    moments = (chosen.astype(np.float64) @ regions.moments) / area[:, None]
+    contrast = regions.contrast * regions.length
+    weak = regions.length * (regions.contrast < _median(regions.contrast, regions.length))
+    per_edge = np.stack([regions.length, contrast, weak], 1).astype(np.float32)
+    # Of each region: what its own edges sum up to (both sides of an edge count), and what is measured on its pixels.
+    ends = np.concatenate([regions.edges[:, 0], regions.edges[:, 1]])
+    degree = [np.bincount(ends, np.tile(values, 2), len(regions)) for values in (regions.length, contrast)]
+    per_region = np.column_stack([*degree, regions.area, regions.border, regions.moments])
+    a, b = regions.edges.T
+    along, within = [np.zeros((0, 3))], [np.zeros((0, per_region.shape[1]))]
+    for start in range(0, len(members), _ROWS):
+        part = members[start:start + _ROWS]
+        turned = np.ascontiguousarray(part.T)
+        along.append((per_edge.T @ (turned[a] ^ turned[b]).astype(np.float32)).T.astype(np.float64))
+        within.append(part.astype(np.float64) @ per_region)
+    length, strength, weakness = np.concatenate(along).T
+    inner_length, inner_strength, area, border = (column for column in np.concatenate(within)[:, :4].T)
+    moments = np.concatenate(within)[:, 4:] / area[:, None]
     height, width = regions.labels.shape
     middle = np.array([width - 1, height - 1]) / 2 / regions.side
-    own = (chosen * regions.area.astype(np.float32))
-    perimeter = length + border
     return {
-        "boundary": np.log((contrast + 1) / (length + 1) + 0.1),
-        "inside": np.log((inner + 1) / (inner_length + 1) + 0.1),
-        "weak": weak / np.maximum(length, 1),
-        "colour": _distance(own, around, regions.colour_histogram),
-        "texture": _distance(own, around, regions.texture_histogram),
-        "compact": 4 * np.pi * area / np.maximum(perimeter, 1) ** 2,
-        "ellipse": _ellipse(area, moments, regions.side),
-        "border": border / np.maximum(perimeter, 1),
-        "size": np.log(area / regions.area.sum()),
+        "boundary": np.log((strength + 1) / (length + 1) + 0.1),
+        "inside": np.log(((inner_strength - strength) / 2 + 1) / ((inner_length - length) / 2 + 1) + 0.1),
+        "weak": weakness / np.maximum(length, 1),
+        "compact": np.sqrt(4 * np.pi * area) / np.maximum(length + border, 1),
+        "ellipse": np.minimum(_ellipse(area, moments, regions.side), 1.2),
+        "size": (np.log(area / regions.area.sum()) + 0.5) ** 2,
         "off_centre": np.linalg.norm(moments[:, :2] - middle, axis=1),
     }
 
 
+def objectness(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """The weighted sum of the cues that have a weight."""
+    return np.sum([weight * values[name] for name, weight in sorted(weights.items())], axis=0)
+
+
 def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted median; 0 of nothing."""
     if not len(values):
         return 0.0
-    order = np.argsort(values)
+    order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def _distance(own: np.ndarray, around: np.ndarray, histogram: np.ndarray) -> np.ndarray:
-    """Chi-squared distance, 0..1, between the mean histograms under two weightings (C, N); 0 where one is empty."""
-    table = histogram.astype(np.float32)
-    first, second = (weights @ table / np.maximum(weights.sum(1, keepdims=True), 1e-6) for weights in (own, around))
-    return 0.5 * ((first - second) ** 2 / np.maximum(first + second, 1e-9)).sum(1, dtype=np.float64) \
-        * (around.sum(1) > 0)
-
-
 def _ellipse(area: np.ndarray, moments: np.ndarray, side: int) -> np.ndarray:
+    """Area over that of the ellipse with the same mean squares and products of x and y (in units of the side)."""
     x, y, xx, yy, xy = moments.T
-    extent = 1 / 12 / side ** 2  # of a pixel itself
-    determinant = (xx - x * x + extent) * (yy - y * y + extent) - (xy - x * y) ** 2
-    return area / side ** 2 / (4 * np.pi * np.sqrt(np.maximum(determinant, 1e-12)))
+    pixel = 1 / 12 / side ** 2  # a pixel's own extent
+    determinant = (xx - x * x + pixel) * (yy - y * y + pixel) - (xy - x * y) ** 2
+    return area / side ** 2 / (4 * np.pi * np.sqrt(np.maximum(determinant, 1e-18)))
 
 
 def suppress(members: np.ndarray, area: np.ndarray, order: np.ndarray, steps: Sequence[tuple[int, float]],
