@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.baseline.settings import BaselineSettings
 from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
+from pipelines.wise.settings import WiseSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
 from stages.prepare.settings import AnnotationSettings, DatasetSettings
@@ -19,12 +20,13 @@ from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validat
 # A method's name is its folder's name; those without settings of their own have no section.
 METHODS: dict[str, Any] = {
     "baseline": BaselineSettings, "exits": ExitsSettings, "irnet": IRNetSettings, "masks": None,
+    "wise": WiseSettings,
 }
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
     "baseline": [("extreme_points", "boxes")], "exits": [("extreme_points", "boxes")], "irnet": [("tags",)],
-    "masks": [],
+    "masks": [], "wise": [("points", "tags")],
 }
 
 SECTIONS: dict[str, Any] = {

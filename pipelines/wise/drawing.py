@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines.wise.given import read_points, read_proposals
-from stages.labels import rle as rle_codec
+from pipelines.wise.given import read_points
 from stages.labels.coco import Entry
 from stages.labels.drawing import category_colour, draw_point, faded, heatmap, overlay_masks
 from stages.labels.panels import Panels
+from stages.proposals.segments import read_proposals
 from stages.runtime import layout
 from stages.runtime.files import read_npz
 
@@ -26,13 +26,13 @@ def panels(image: Entry, pixels: np.ndarray, *, folders: Mapping[str, Path]) -> 
     Args:
         image: COCO image with its ``split``.
         pixels: (H, W, 3) uint8 RGB.
-        folders: where ``proposals``, ``points`` and ``maps`` lie, with a sub-folder for each split.
+        folders: where ``proposals`` lie, and ``points`` and ``maps`` with a sub-folder for each split.
     """
     split, size = image["split"], pixels.shape[:2]
     arrays = read_npz(folders["maps"] / split / f"{layout.image_key(image)}.npz")
-    proposals = read_proposals(folders["proposals"] / split, image)
+    proposals = read_proposals(folders["proposals"], image)
     located = read_points(folders["points"] / split, image)
-    best = np.argsort(-proposals.scores, kind="stable")[:_SHOWN]
+    best = proposals.masks(np.arange(min(_SHOWN, len(proposals))))  # they are stored from the best on
     groups = arrays["groups_lnet" if split == "val" else "groups_given"]
     categories = arrays["lnet_categories"] if split == "val" else located.category_ids
     blobs = [arrays["blobs"] == 1 + number for number in range(len(arrays["lnet_yx"]))]
@@ -41,7 +41,7 @@ def panels(image: Entry, pixels: np.ndarray, *, folders: Mapping[str, Path]) -> 
         draw_point(marked, (float(x), float(y)), category_colour(int(category)))
     return [
         (f"the {len(best)} proposals of highest objectness",
-         overlay_masks(faded(pixels), [rle_codec.decode(proposals.masks[index]) for index in best])),
+         overlay_masks(faded(pixels), best)),
         ("L-Net's blobs, and the points", marked),
         ("embedding (three main directions)", _large(arrays["colours"], size)),
         ("similarity to the first point", heatmap(_large(arrays["similarity"], size) / 255, pixels)),

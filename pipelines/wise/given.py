@@ -1,4 +1,4 @@
-"""What is known of an image before any network looks at it: its points and its proposals, as the stages left them."""
+"""What is known of an image before any network looks at it: its points, and what its proposals say of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 from pipelines.wise.blobs import pixels_at
 from pipelines.wise.pseudo_masks import Candidates, background_of, find_candidates
 from pipelines.wise.settings import CueSettings
-from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
+from stages.proposals.segments import Proposals
 from stages.runtime import layout
-from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
 
 
@@ -54,36 +53,11 @@ def read_points(folder: Path, image: Entry) -> Located:
                    np.array(content["scores"], np.float64))
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """Proposals of one image: RLE and objectness (K,) float64."""
-
-    masks: list[rle_codec.RLE]
-    scores: np.ndarray
-
-
-def read_proposals(folder: Path, image: Entry) -> Proposals:
-    """The proposals of an image: a JSON list of ``segmentation`` (RLE) and ``score``.
-
-    Raises:
-        UserError: they belong to an image of another size.
-    """
-    path = folder / f"{layout.image_key(image)}.json"
-    rows = read_json(path)
-    masks = [row["segmentation"] for row in rows]
-    wrong = next((mask["size"] for mask in masks if list(mask["size"]) != [image["height"], image["width"]]), None)
-    if wrong is not None:
-        raise UserError(f"{path}: a proposal of {wrong[1]} x {wrong[0]} pixels, image {image['id']} has "
-                        f"{image['width']} x {image['height']}; delete the file's folder and run `dvc repro` again")
-    return Proposals(masks, np.array([row["score"] for row in rows], np.float64))
-
-
-def candidates_of(proposals: Proposals, yx: np.ndarray, size: tuple[int, int], settings: CueSettings) -> Candidates:
+def candidates_of(proposals: Proposals, yx: np.ndarray, settings: CueSettings) -> Candidates:
     """The proposals that may stand for the points (P, 2)."""
-    return find_candidates(proposals.masks, proposals.scores, yx, size, settings.objectness)
+    return find_candidates(proposals, yx, settings.objectness)
 
 
-def background(proposals: Proposals, candidates: Candidates, yx: np.ndarray, size: tuple[int, int],
-               settings: CueSettings) -> np.ndarray:
+def background(proposals: Proposals, candidates: Candidates, yx: np.ndarray, settings: CueSettings) -> np.ndarray:
     """(H, W) bool, where the background is, as the settings say."""
-    return background_of(proposals.masks, candidates, yx, size, settings.background, settings.best, settings.least)
+    return background_of(proposals, candidates, yx, settings.background, settings.best, settings.least)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from pipelines.wise.given import Located, Proposals, candidates_of, read_points, read_proposals
+from pipelines.wise.given import Located, candidates_of, read_points
 from pipelines.wise.pseudo_masks import Candidates
 from pipelines.wise.settings import WiseSettings
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
+from stages.proposals.segments import Proposals, read_proposals
 from stages.runtime import layout
 from stages.runtime.files import read_npz
 
@@ -25,7 +25,7 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
         image: COCO image.
         maps: folder of `infer_maps`, of the image's split.
         points: folder of `find_points`, of the split.
-        proposals: folder of the proposals, of the split.
+        proposals: folder of the proposals.
         source: whose points: "given" or "lnet".
         settings: of cues and synthesis.
 
@@ -40,7 +40,7 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
     size = (image["height"], image["width"])
     yx = located.pixels(size)
     some = read_proposals(proposals, image)
-    candidates = candidates_of(some, yx, size, settings.cues)
+    candidates = candidates_of(some, yx, settings.cues)
     rows = []
     for number in range(len(yx)):
         mask, score, replaced = one_label(number, yx, located, arrays, some, candidates, source, settings)
@@ -64,7 +64,7 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
     if chosen.masks == "best_proposal":
         best = candidates.best(number, alone=chosen.alone and bool(candidates.alone[number].any()))
         if len(best):
-            return proposals.masks[best[0]], float(proposals.scores[best[0]]), True
+            return proposals.rle(int(best[0])), float(proposals.scores[best[0]]), True
     return rle_codec.encode(_with_point(mask, yx[number])), score, False
 
 
@@ -86,29 +86,10 @@ def replaced(mask: np.ndarray, score: float, proposals: Proposals,
              chosen: np.ndarray) -> tuple[rle_codec.RLE, float, bool]:
     """The proposal that fits a grouped mask best, scored by their Dice; the mask with its own score where none may
     (not in the paper; published code)."""
-    found = best_overlap(mask, proposals.masks, chosen)
+    found = proposals.best(mask, chosen)
     if found is None:
         return rle_codec.encode(mask), score, False
-    return proposals.masks[found[0]], dice(found[1]), True
-
-
-def best_overlap(mask: np.ndarray, proposals: Sequence[rle_codec.RLE], chosen: np.ndarray) -> tuple[int, float] | None:
-    """Which of the chosen proposals has the largest Jaccard similarity with the mask (sec. 3.3).
-
-    Args:
-        mask: (H, W) bool.
-        proposals: RLE of all proposals.
-        chosen: indices of those that may replace the mask.
-
-    Returns:
-        Index of the proposal, of equals the first, and its Jaccard similarity; None where none is chosen.
-    """
-    if not len(chosen):
-        return None
-    own = rle_codec.encode(mask)
-    values = np.asarray(coco_mask.iou([own], [proposals[index] for index in chosen], [0] * len(chosen)))[0]
-    best = int(values.argmax())
-    return int(chosen[best]), float(values[best])
+    return proposals.rle(found[0]), dice(found[1]), True
 
 
 def dice(jaccard: float) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.wise.blobs import blob_points
-from pipelines.wise.given import background, candidates_of, read_points, read_proposals
+from pipelines.wise.given import background, candidates_of, read_points
 from pipelines.wise.grouping import background_pixels, group
 from pipelines.wise.network import WiseNet
 from pipelines.wise.settings import WiseSettings
@@ -18,6 +18,7 @@ from pipelines.wise.training import thing_classes
 from stages.cues.backbone import Grid, grid_of, resample
 from stages.cues.views import view, view_size
 from stages.labels.coco import Entry
+from stages.proposals.segments import read_proposals
 from stages.runtime.weights import load_weights
 
 SOURCES = {"train": ("given",), "val": ("lnet", "given")}
@@ -33,7 +34,8 @@ def inference(weights: Path, points: Path, proposals: Path, categories: list[Ent
 
     Args:
         weights: of the network.
-        points, proposals: folders with a sub-folder for each split.
+        points: folder with a sub-folder for each split.
+        proposals: folder of the proposals.
         categories: of the data set.
         settings: of cues, network and inference.
         device: where it runs.
@@ -57,10 +59,10 @@ def inference(weights: Path, points: Path, proposals: Path, categories: list[Ent
                   "blobs": blobs.labels.astype(np.uint16),
                   "colours": colours(embeddings[:, ::SHOWN, ::SHOWN]).cpu().numpy()}
         given = read_points(points / split, image).pixels(size)
-        some = read_proposals(proposals / split, image)
+        some = read_proposals(proposals, image)
         for source in SOURCES[split]:
             yx = found.yx if source == "lnet" else given
-            free = background(some, candidates_of(some, yx, size, settings.cues), yx, size, settings.cues)
+            free = background(some, candidates_of(some, yx, settings.cues), yx, settings.cues)
             labels = group(embeddings, yx, background_pixels(embeddings, free, len(yx)))
             result[f"groups_{source}"] = labels.cpu().numpy().astype(np.int16)
             result[f"likeness_{source}"] = likeness(embeddings, labels, yx)

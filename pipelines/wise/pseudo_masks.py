@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stages.labels import rle as rle_codec
+from stages.proposals.segments import Proposals
 
 
 @dataclass(frozen=True)
@@ -35,51 +36,24 @@ class Candidates:
         return chosen[np.argsort(-self.scores[chosen], kind="stable")[:most]]
 
 
-def contains(masks: Sequence[rle_codec.RLE], yx: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(P, K) bool: does mask k hold the pixel of point p? No mask is decoded.
-
-    Raises:
-        ValueError: a mask of another size than (H, W), the first of them is named.
-    """
-    height, width = size
-    wrong = next((index for index, mask in enumerate(masks) if list(mask["size"]) != [height, width]), None)
-    if wrong is not None:
-        raise ValueError(f"proposal {wrong} has the size {masks[wrong]['size']}, the image has [height, width] = "
-                         f"[{height}, {width}]")
-    if not len(yx) or not len(masks):
-        return np.zeros((len(yx), len(masks)), bool)
-    pixels = [_pixel(int(row), int(column), height, width) for row, column in yx]
-    # Of a crowd pycocotools gives the share of the first mask that lies in it: here 1 or 0.
-    return np.asarray(coco_mask.iou(pixels, list(masks), [1] * len(masks))) > 0.5
-
-
-def _pixel(row: int, column: int, height: int, width: int) -> rle_codec.RLE:
-    before = column * height + row
-    runs = {"size": [height, width], "counts": [before, 1, height * width - before - 1]}
-    return coco_mask.frPyObjects(runs, height, width)
-
-
-def find_candidates(masks: Sequence[rle_codec.RLE], scores: np.ndarray, yx: np.ndarray, size: tuple[int, int],
-                    objectness: float) -> Candidates:
+def find_candidates(proposals: Proposals, yx: np.ndarray, objectness: float) -> Candidates:
     """The proposals above ``objectness`` that contain each point.
 
     Args:
-        masks: RLE of K proposals.
-        scores: (K,) objectness.
+        proposals: of the image.
         yx: (P, 2) pixels of the points; several may lie on one pixel.
-        size: (H, W).
         objectness: limit, itself excluded.
     """
-    inside = contains(masks, yx, size)
-    scores = np.asarray(scores, np.float64).reshape(-1)
-    pixels, first = np.unique(np.asarray(yx, np.int64).reshape(-1, 2), axis=0, return_index=True)
-    alone = inside[first].sum(0) == 1 if len(pixels) else np.zeros(len(scores), bool)
-    allowed = inside & (scores > objectness)
-    return Candidates(allowed, allowed & alone, scores)
+    yx = np.asarray(yx, np.int64).reshape(-1, 2)
+    inside = proposals.containing(yx[:, ::-1]).T
+    _, first = np.unique(yx, axis=0, return_index=True)
+    alone = inside[first].sum(0) == 1  # points on one pixel count once
+    allowed = inside & (proposals.scores > objectness)
+    return Candidates(allowed, allowed & alone, proposals.scores.astype(np.float64))
 
 
-def background_of(masks: Sequence[rle_codec.RLE], candidates: Candidates, yx: np.ndarray, size: tuple[int, int],
-                  kind: Literal["paper", "best"], best: int = 10, least: float = 0.02) -> np.ndarray:
+def background_of(proposals: Proposals, candidates: Candidates, yx: np.ndarray, kind: Literal["paper", "best"],
+                  best: int = 10, least: float = 0.02) -> np.ndarray:
     """Where the background is.
 
     ``paper``: outside all proposals (sec. 3.2). That leaves nothing where proposals are many, so ``best``: outside the
@@ -90,11 +64,11 @@ def background_of(masks: Sequence[rle_codec.RLE], candidates: Candidates, yx: np
         (H, W) bool.
     """
     if kind == "paper":
-        free = _outside(masks, range(len(masks)), size)
+        free = _outside(proposals, range(len(proposals)))
     else:
-        free = _outside(masks, _best(candidates, best), size)
+        free = _outside(proposals, _best(candidates, best))
         if free.mean() < least:
-            free = _outside(masks, _best(candidates, 1), size)
+            free = _outside(proposals, _best(candidates, 1))
     free[yx[:, 0], yx[:, 1]] = False
     return free
 
@@ -104,10 +78,10 @@ def _best(candidates: Candidates, most: int) -> list[int]:
                    for index in candidates.best(point, alone=True, most=most)})
 
 
-def _outside(masks: Sequence[rle_codec.RLE], chosen: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+def _outside(proposals: Proposals, chosen: Sequence[int]) -> np.ndarray:
     if not len(chosen):
-        return np.ones(size, bool)
-    return ~rle_codec.decode(coco_mask.merge([masks[index] for index in chosen]))
+        return np.ones(proposals.size, bool)
+    return ~rle_codec.decode(coco_mask.merge([proposals.rle(index) for index in chosen]))
 
 
 def draw_proposal(candidates: Candidates, point: int, generator: np.random.Generator) -> int | None:

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from pipelines.wise.blobs import make_points, pixels_at
-from pipelines.wise.given import background, candidates_of, read_points, read_proposals
+from pipelines.wise.given import background, candidates_of, read_points
 from pipelines.wise.pseudo_masks import draw_pairs, draw_proposal
 from pipelines.wise.settings import CueSettings, NetworkSettings
 from stages.cues.views import to_tensor, view_size
-from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
+from stages.proposals.segments import read_proposals
 from stages.runtime import layout
 
 
@@ -51,8 +51,8 @@ class PointedImages:
         flip = self.settings.flip and bool(generator.random() < 0.5)
         located, proposals = read_points(self.points, image), read_proposals(self.proposals, image)
         yx = located.pixels(size)
-        candidates = candidates_of(proposals, yx, size, self.cues)
-        free = background(proposals, candidates, yx, size, self.cues)
+        candidates = candidates_of(proposals, yx, self.cues)
+        free = background(proposals, candidates, yx, self.cues)
         moved = _moved(located.xy[:, ::-1], size, shown, flip)
         points = make_points(moved, np.array([self.classes[number] for number in located.category_ids.tolist()],
                                              np.int64), shown)
@@ -61,7 +61,7 @@ class PointedImages:
         for number, (row, column) in enumerate(pixels.tolist()):
             chosen = draw_proposal(candidates, number, generator)
             mask = np.zeros(shown, bool) if chosen is None else \
-                _shown(rle_codec.decode(proposals.masks[chosen]), shown, flip)
+                _shown(proposals.mask(chosen), shown, flip)
             mask[row, column] = True  # without a candidate the point itself is its mask
             masks.append(mask)
         free = _shown(free, shown, flip)

@@ -119,12 +119,14 @@ class InferenceSettings(Settings):
 class SynthesisSettings(Settings):
     """Labels from points, embeddings and proposals (section 3.3).
 
-    Train has the points of `cues`; val is labelled twice, from L-Net's points and from those of `cues`. The rows of
-    table 1 on val: "L-Net + Blobs" is masks blobs; "L-Net + Best proposal" best_proposal; "WISE" embedding, from
-    L-Net's points, and "GT-points + E-Net" the same from those of `cues`, which are peaks in "PRM + E-Net". "L-Net +
-    Oracle proposal" and "L-Net + GT-Mask" need the truth and are made in the evaluation.
+    Train has the points of `cues`. The rows of table 1 on val: "L-Net + Blobs" is masks blobs; "L-Net + Best
+    proposal" best_proposal; "WISE" embedding; "GT-points + E-Net" embedding with val_points given; "PRM + E-Net" the
+    same with cues.source peaks. "L-Net + Oracle proposal" and "L-Net + GT-Mask" need the truth and are made in the
+    evaluation.
     """
 
+    val_points: Literal["lnet", "given"] = Field("lnet", description=(
+        "whose points the labels of val start from that are measured: L-Net's, or those of `cues` (table 1)"))
     masks: Literal["embedding", "best_proposal", "blobs"] = Field("embedding", description=(
         "grouped pixels; the proposal of highest objectness that holds the point; L-Net's blobs (table 1)"))
     replace: bool = Field(True, description=(

@@ -1,7 +1,7 @@
 """Train L-Net and E-Net together on points and on proposals that contain them (section 3, eq. 1 to 4).
 
 Reads data/annotations/train_weak.json (images, categories), data/dataset/images, data/wise/points/train and
-data/proposals/train; writes models/wise/wise/: weights.pt and curves/.
+data/proposals; writes models/wise/wise/: weights.pt and curves/.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main(params: Path) -> None:
     chosen = settings.wise
     cues = chosen.cues
     train_stage(__file__, params, chosen.network, settings.runtime, settings.seed,
-                lambda device: wise_training(POINTS / "train", PROPOSALS / "train", chosen),
-                inputs=[layout.IMAGES, layout.WEAK["train"], POINTS / "train", PROPOSALS / "train"],
+                lambda device: wise_training(POINTS / "train", PROPOSALS, chosen),
+                inputs=[layout.IMAGES, layout.WEAK["train"], POINTS / "train", PROPOSALS],
                 parameters=[cues.objectness, cues.background, cues.best, cues.least], output=WISE)
 
 

@@ -128,7 +128,7 @@ def test_as_a_command(clone):
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == ("error: params.yaml: method: unknown method 'irnte'; did you mean 'irnet'? "
-                             "(allowed: baseline, exits, irnet, masks)\n")
+                             "(allowed: baseline, exits, irnet, masks, wise)\n")
 
 
 def test_a_reference_for_retention_is_there_and_is_kept(clone, monkeypatch):

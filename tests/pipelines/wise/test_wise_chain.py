@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from stages.labels import rle
+from stages.proposals.segments import from_rles
 from stages.runtime import layout
 from stages.runtime.errors import UserError
+from stages.runtime.files import write_npz
 
 WIDTH, HEIGHT = 64, 48
 STAGES = ("train_peaks", "find_points", "train_wise", "infer_maps", "synthesize", "illustrate")
@@ -60,16 +62,14 @@ def run(module: str, folder: Path, **wise) -> None:
 def propose(folder: Path) -> None:
     """Boxes of all sizes; every second image has hardly any."""
     rng = np.random.default_rng(0)
-    for split, path in layout.WEAK.items():
-        (folder / "data/proposals" / split).mkdir(parents=True, exist_ok=True)
+    for path in layout.WEAK.values():
         for image in json.loads((folder / path).read_text())["images"]:
-            rows = []
-            for _ in range(60 if image["id"] % 2 else 2):
-                mask = np.zeros((HEIGHT, WIDTH), bool)
+            masks = np.zeros((60 if image["id"] % 2 else 2, HEIGHT, WIDTH), bool)
+            for mask in masks:
                 top, left = rng.integers(0, HEIGHT - 4), rng.integers(0, WIDTH - 4)
                 mask[top:top + rng.integers(4, 30), left:left + rng.integers(4, 30)] = True
-                rows.append({"segmentation": rle.encode(mask), "score": float(rng.random())})
-            (folder / f"data/proposals/{split}/{layout.image_key(image)}.json").write_text(json.dumps(rows))
+            found = from_rles((HEIGHT, WIDTH), [rle.encode(mask) for mask in masks], rng.random(len(masks)))
+            write_npz(folder / f"data/proposals/{layout.image_key(image)}.npz", **found.arrays())
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -154,6 +154,9 @@ def test_the_same_bytes_again(workspace):
 
 
 def test_rows_of_table_1(workspace):
+    given = read(workspace, "pseudo_labels_val_given.json")
+    run("pipelines.wise.synthesize", workspace, synthesis={"val_points": "given"})
+    assert read(workspace, "pseudo_labels_val.json") == given
     labels = {}
     for masks in ("blobs", "best_proposal", "embedding"):
         run("pipelines.wise.synthesize", workspace, synthesis={"masks": masks})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.wise.pseudo_masks import background_of, contains, draw_pairs, draw_proposal, find_candidates
+from pipelines.wise.pseudo_masks import background_of, draw_pairs, draw_proposal, find_candidates
 from stages.labels import rle
+from stages.proposals.segments import Proposals, from_rles
 
 SIZE = (12, 16)
 
@@ -17,76 +18,68 @@ def box(top, left, bottom, right, size=SIZE):
     return mask
 
 
-MASKS = [box(0, 0, 6, 6), box(0, 0, 12, 16), box(2, 2, 4, 4), box(6, 10, 12, 16), box(0, 15, 1, 16)]
-SCORES = np.array([0.9, 0.8, 0.6, 0.7, 0.5])
-RLES = [rle.encode(mask) for mask in MASKS]
+MASKS = [box(0, 0, 6, 6), box(0, 0, 12, 16), box(6, 10, 12, 16), box(2, 2, 4, 4), box(0, 15, 1, 16)]
+SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
 POINTS = np.array([[3, 3], [11, 15], [0, 15]])
 
 
-def test_contains_equals_decoded_masks():
-    rng = np.random.default_rng(0)
-    masks = [rng.random(SIZE) < 0.4 for _ in range(20)] + [np.zeros(SIZE, bool), np.ones(SIZE, bool)]
-    yx = np.array([[0, 0], [11, 15], [0, 15], [11, 0], [5, 7], [5, 7]])
-    found = contains([rle.encode(mask) for mask in masks], yx, SIZE)
-    assert (found == [[mask[row, column] for mask in masks] for row, column in yx]).all()
-    assert contains([], yx, SIZE).shape == (6, 0)
-    assert contains(RLES, np.zeros((0, 2), int), SIZE).shape == (0, 5)
-
-
-def test_proposals_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"proposal 1 has the size \[6, 6\], the image has .* \[12, 16\]"):
-        contains([RLES[0], rle.encode(np.ones((6, 6)))], POINTS, SIZE)
+def proposals_of(masks=MASKS, scores=SCORES) -> Proposals:
+    return from_rles(SIZE, [rle.encode(mask) for mask in masks], scores)
 
 
 def test_candidates():
-    found = find_candidates(RLES, SCORES, POINTS, SIZE, 0.5)
+    found = find_candidates(proposals_of(), POINTS, 0.5)
     # The limit itself is excluded, so the last proposal is no candidate of the third point.
-    assert found.allowed.tolist() == [[True, True, True, False, False], [False, True, False, True, False],
+    assert found.allowed.tolist() == [[True, True, False, True, False], [False, True, True, False, False],
                                       [False, True, False, False, False]]
-    assert found.alone.tolist() == [[True, False, True, False, False], [False, False, False, True, False],
+    assert found.alone.tolist() == [[True, False, False, True, False], [False, False, True, False, False],
                                     [False] * 5]
-    assert found.best(0).tolist() == [0] and found.best(0, most=9).tolist() == [0, 1, 2]
+    assert found.best(0).tolist() == [0] and found.best(0, most=9).tolist() == [0, 1, 3]
     assert found.best(2).tolist() == [1] and found.best(2, alone=True).tolist() == []
-    nothing = find_candidates([], np.zeros(0), POINTS, SIZE, 0.5)
+    nothing = find_candidates(proposals_of([], []), POINTS, 0.5)
     assert nothing.allowed.shape == (3, 0) and nothing.best(0).tolist() == []
+    assert find_candidates(proposals_of(), POINTS[:0], 0.5).allowed.shape == (0, 5)
 
 
 def test_two_points_on_one_pixel_share_their_candidates():
-    found = find_candidates(RLES, SCORES, np.array([[3, 3], [3, 3]]), SIZE, 0.5)
+    found = find_candidates(proposals_of(), np.array([[3, 3], [3, 3]]), 0.5)
     assert (found.alone[0] == found.alone[1]).all() and found.alone[0, 0]
 
 
 def test_background():
-    found = find_candidates(RLES, SCORES, POINTS, SIZE, 0.5)
-    assert not background_of(RLES, found, POINTS, SIZE, "paper").any()
-    best = background_of(RLES, found, POINTS, SIZE, "best", best=10)
-    expected = ~(MASKS[0] | MASKS[2] | MASKS[3])
+    proposals = proposals_of()
+    found = find_candidates(proposals, POINTS, 0.5)
+    assert not background_of(proposals, found, POINTS, "paper").any()
+    best = background_of(proposals, found, POINTS, "best", best=10)
+    expected = ~(MASKS[0] | MASKS[2])
     expected[0, 15] = False  # a point
     assert (best == expected).all()
     # Where too little is left, only the best candidate of each point is cut out.
     masks = [box(0, 0, 6, 6), box(0, 0, 12, 15)]
-    scores = np.array([0.9, 0.8])
-    one = find_candidates([rle.encode(mask) for mask in masks], scores, POINTS[:1], SIZE, 0)
-    cut = [background_of([rle.encode(mask) for mask in masks], one, POINTS[:1], SIZE, "best", 10, least)
-           for least in (0.02, 0.1)]
+    pair = proposals_of(masks, [0.9, 0.8])
+    one = find_candidates(pair, POINTS[:1], 0)
+    cut = [background_of(pair, one, POINTS[:1], "best", 10, least) for least in (0.02, 0.1)]
     assert (cut[0] == ~masks[1]).all() and (cut[1] == ~masks[0]).all()
-    none = find_candidates(RLES, SCORES, POINTS[:0], SIZE, 0.5)
-    assert background_of(RLES, none, POINTS[:0], SIZE, "best").all()
+    none = find_candidates(proposals, POINTS[:0], 0.5)
+    assert background_of(proposals, none, POINTS[:0], "best").all()
+    empty = proposals_of([], [])
+    assert background_of(empty, find_candidates(empty, POINTS, 0), POINTS, "paper").sum() == 12 * 16 - 3
 
 
 def test_drawn_in_proportion_to_objectness():
-    found = find_candidates(RLES, SCORES, POINTS, SIZE, 0.5)
+    found = find_candidates(proposals_of(), POINTS, 0.5)
     draws = [draw_proposal(found, 0, np.random.default_rng(seed)) for seed in range(4000)]
     shares = np.bincount(draws, minlength=5) / len(draws)
-    assert np.allclose(shares[:3], SCORES[:3] / SCORES[:3].sum(), atol=0.03) and not shares[3:].any()
+    expected = np.array([0.9, 0.8, 0, 0.6, 0]) / 2.3
+    assert np.allclose(shares, expected, atol=0.03) and (shares[expected == 0] == 0).all()
     assert draw_proposal(found, 0, np.random.default_rng(7)) == draw_proposal(found, 0, np.random.default_rng(7))
-    assert draw_proposal(find_candidates(RLES, SCORES, POINTS, SIZE, 0.99), 0, np.random.default_rng(0)) is None
-    flat = find_candidates(RLES, np.zeros(5), POINTS, SIZE, -1)
-    assert {draw_proposal(flat, 0, np.random.default_rng(seed)) for seed in range(40)} == {0, 1, 2}
+    assert draw_proposal(find_candidates(proposals_of(), POINTS, 0.99), 0, np.random.default_rng(0)) is None
+    flat = find_candidates(proposals_of(scores=np.zeros(5)), POINTS, -1)
+    assert {draw_proposal(flat, 0, np.random.default_rng(seed)) for seed in range(40)} == {0, 1, 3}
 
 
-def pairs_of(scheme, yx=POINTS[:2], masks=(MASKS[0], MASKS[3]), background=None, seed=0, **settings):
-    free = ~(MASKS[0] | MASKS[3]) if background is None else background
+def pairs_of(scheme, yx=POINTS[:2], masks=(MASKS[0], MASKS[2]), background=None, seed=0, **settings):
+    free = ~(MASKS[0] | MASKS[2]) if background is None else background
     settings = {"pixels": 5, "mean": False, "hard": 7, "hard_below": 12, **settings}
     return draw_pairs(np.asarray(yx), masks, free, np.random.default_rng(seed), scheme=scheme, **settings), free
 
@@ -97,7 +90,7 @@ def places(pairs, numbers):
 
 def test_pairs_of_the_paper():
     pairs, free = pairs_of("paper")
-    owner = np.where(MASKS[0], 0, np.where(MASKS[3], 1, 2))
+    owner = np.where(MASKS[0], 0, np.where(MASKS[2], 1, 2))
     first, second = places(pairs, pairs.first), places(pairs, pairs.second)
     # Each of 2 points with 5 pixels of 2 masks and of the background.
     assert len(first) == 2 * 3 * 5 and set(first) == {(3, 3), (11, 15)}
@@ -123,7 +116,7 @@ def test_pairs_as_published():
         groups[name] += 1
         weights[name] += weight
         if name == "own":
-            mask = MASKS[0] if tuple(pairs.yx[first]) == (3, 3) else MASKS[3]
+            mask = MASKS[0] if tuple(pairs.yx[first]) == (3, 3) else MASKS[2]
             assert mask[tuple(pairs.yx[second])]
         if name == "background":
             assert first in seeds and free[tuple(pairs.yx[second])]
@@ -133,7 +126,7 @@ def test_pairs_as_published():
 
 @pytest.mark.parametrize("scheme", ["paper", "published"])
 def test_pixels_inside_the_own_mask_are_no_negatives(scheme):
-    around, _ = pairs_of(scheme, masks=(MASKS[1], MASKS[3]), background=np.zeros(SIZE, bool))
+    around, _ = pairs_of(scheme, masks=(MASKS[1], MASKS[2]), background=np.zeros(SIZE, bool))
     owner = around.points[0]
     assert around.same[around.first == owner].all()  # the first mask holds everything
     assert not around.same[around.first != owner].all() or scheme == "published"
