@@ -58,7 +58,8 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
         mask = arrays[f"groups_{source}"] == number
         score = float(arrays[f"likeness_{source}"][number])
         if chosen.replace:
-            return replaced(_with_point(mask, yx[number]), score, proposals, allowed(candidates, number, chosen.alone))
+            return replaced(_with_point(mask, yx[number]), score, proposals,
+                            candidates.preferred(number, chosen.alone), chosen.objectness)
         return rle_codec.encode(_with_point(mask, yx[number])), score, False
     mask, score = blob_mask(yx[number], int(located.category_ids[number]), arrays)
     if chosen.masks == "best_proposal":
@@ -75,21 +76,23 @@ def _with_point(mask: np.ndarray, pixel: Sequence[int] | np.ndarray) -> np.ndarr
     return mask
 
 
-def allowed(candidates: Candidates, number: int, alone: bool) -> np.ndarray:
-    """Indices of the proposals that may replace the mask of a point."""
-    if alone and candidates.alone[number].any():
-        return np.flatnonzero(candidates.alone[number])
-    return np.flatnonzero(candidates.allowed[number])
-
-
-def replaced(mask: np.ndarray, score: float, proposals: Proposals,
-             chosen: np.ndarray) -> tuple[rle_codec.RLE, float, bool]:
+def replaced(mask: np.ndarray, score: float, proposals: Proposals, chosen: np.ndarray,
+             power: float) -> tuple[rle_codec.RLE, float, bool]:
     """The proposal that fits a grouped mask best, scored by their Dice; the mask with its own score where none may
-    (not in the paper; published code)."""
-    found = proposals.best(mask, chosen)
-    if found is None:
+    (not in the paper; published code).
+
+    Args:
+        mask: (H, W) bool.
+        score: of the mask itself.
+        proposals: of the image.
+        chosen: indices of those that may replace it, ascending.
+        power: of the objectness that the Jaccard similarity is multiplied by; 0 = Jaccard alone (sec. 3.3).
+    """
+    if not len(chosen):
         return rle_codec.encode(mask), score, False
-    return proposals.rle(found[0]), dice(found[1]), True
+    jaccards = proposals.jaccards(mask)[chosen]
+    best = int((jaccards * np.maximum(proposals.scores[chosen].astype(np.float64), 0) ** power).argmax())
+    return proposals.rle(int(chosen[best])), dice(float(jaccards[best])), True
 
 
 def dice(jaccard: float) -> float:

@@ -30,6 +30,12 @@ class Candidates:
     alone: np.ndarray
     scores: np.ndarray
 
+    def preferred(self, point: int, alone: bool) -> np.ndarray:
+        """Indices of the point's candidates, ascending; ``alone``: those without other points, where there are any."""
+        if alone and self.alone[point].any():
+            return np.flatnonzero(self.alone[point])
+        return np.flatnonzero(self.allowed[point])
+
     def best(self, point: int, alone: bool = False, most: int = 1) -> np.ndarray:
         """Indices of the point's ``most`` candidates of highest objectness, from high to low; of equals the first."""
         chosen = np.flatnonzero((self.alone if alone else self.allowed)[point])
@@ -84,15 +90,24 @@ def _outside(proposals: Proposals, chosen: Sequence[int]) -> np.ndarray:
     return ~rle_codec.decode(coco_mask.merge([proposals.rle(index) for index in chosen]))
 
 
-def draw_proposal(candidates: Candidates, point: int, generator: np.random.Generator) -> int | None:
+def draw_proposal(candidates: Candidates, point: int, generator: np.random.Generator, alone: bool = False,
+                  power: float = 1.0) -> int | None:
     """A candidate of a point, drawn in proportion to objectness (sec. 3.2 and 4.2); None where there is none.
 
     Where no candidate has a positive objectness, all are equally likely.
+
+    Args:
+        candidates: of the image.
+        point: its number.
+        generator: source of all randomness.
+        alone: only those that contain no other point, where there are any (not in the paper).
+        power: of the objectness (not in the paper: 1).
     """
-    chosen = np.flatnonzero(candidates.allowed[point])
+    chosen = candidates.preferred(point, alone)
     if not len(chosen):
         return None
     weights = np.maximum(candidates.scores[chosen], 0)
+    weights = (weights / max(weights.max(), 1e-12)) ** power
     total = weights.sum()
     return int(generator.choice(chosen, p=weights / total if total > 0 else None))
 

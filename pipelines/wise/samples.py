@@ -59,7 +59,7 @@ class PointedImages:
         pixels = pixels_at(moved, shown)  # of all: two annotations may have one pixel
         masks = []
         for number, (row, column) in enumerate(pixels.tolist()):
-            chosen = draw_proposal(candidates, number, generator)
+            chosen = draw_proposal(candidates, number, generator, self.settings.alone, self.settings.sharpness)
             mask = np.zeros(shown, bool) if chosen is None else \
                 _shown(proposals.mask(chosen), shown, flip)
             mask[row, column] = True  # without a candidate the point itself is its mask

@@ -89,6 +89,12 @@ class NetworkSettings(TrainingSettings):
         "of objects; published code: 100)"))
     mean: bool = Field(True, description=(
         "average the terms of eq. 3 per point and over the points (eq. 3: sum; published code: means)"))
+    alone: bool = Field(False, description=(
+        "draw pseudo-masks among the candidates that hold no other point, where there are any (not in the paper: among "
+        "all)"))
+    sharpness: float = Field(1.0, ge=0, description=(
+        "pseudo-masks are drawn in proportion to this power of the objectness; built-in proposals are scored by their "
+        "rank, which hardly differs from one to the next (sec. 4.2: 1)"))
     hard: int = Field(1000, ge=0, description=(
         "background pixels among which those most like an object are pushed away from it; 0 = none [px] (not in the "
         "paper; published code: all background pixels)"))
@@ -133,6 +139,9 @@ class SynthesisSettings(Settings):
         "replace a grouped mask by the proposal with the largest Jaccard similarity (sec. 3.3)"))
     alone: bool = Field(False, description=(
         "prefer proposals that hold no other point (not in the paper: no)"))
+    objectness: float = Field(0.0, ge=0, description=(
+        "the proposal is chosen by its Jaccard similarity times this power of its objectness (sec. 3.3: 0, by the "
+        "similarity alone)"))
 
 
 class WiseSettings(Settings):

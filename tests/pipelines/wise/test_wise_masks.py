@@ -70,6 +70,15 @@ def test_wise(folders):
     assert (masks[2] == box(0, 0, 5, 5)).all() and [row["replaced"] for row in rows] == [1, 1, 1]
 
 
+def test_objectness_may_have_a_say(folders):
+    # Jaccard 20 / 25 at .6, 20 / 30 at .9, 20 / 120 at .95: a little of the objectness makes the second the best.
+    for power, expected in ((0, box(0, 0, 5, 5)), (1, box(0, 0, 5, 6)), (60, np.ones((10, 12), bool))):
+        rows, masks = labels(folders, objectness=power)
+        assert (masks[0] == expected).all(), power
+        jaccard = 20 / expected.sum()
+        assert rows[0]["score"] == pytest.approx(2 * jaccard / (1 + jaccard))
+
+
 def test_groups_as_they_are_and_proposals_of_one_point_alone(folders):
     rows, masks = labels(folders, replace=False)
     assert (masks[0] == box(0, 0, 4, 5)).all() and (masks[1] == box(6, 6, 8, 10)).all()

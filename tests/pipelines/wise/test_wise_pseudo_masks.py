@@ -74,6 +74,11 @@ def test_drawn_in_proportion_to_objectness():
     assert np.allclose(shares, expected, atol=0.03) and (shares[expected == 0] == 0).all()
     assert draw_proposal(found, 0, np.random.default_rng(7)) == draw_proposal(found, 0, np.random.default_rng(7))
     assert draw_proposal(find_candidates(proposals_of(), POINTS, 0.99), 0, np.random.default_rng(0)) is None
+    alone = [draw_proposal(found, 0, np.random.default_rng(seed), alone=True) for seed in range(1000)]
+    assert set(alone) == {0, 3} and np.mean(np.array(alone) == 0) == pytest.approx(0.9 / 1.5, abs=0.05)
+    assert draw_proposal(found, 2, np.random.default_rng(0), alone=True) == 1  # none is alone
+    sharp = [draw_proposal(found, 0, np.random.default_rng(seed), power=4) for seed in range(1000)]
+    assert np.mean(np.array(sharp) == 0) == pytest.approx(0.9**4 / (0.9**4 + 0.8**4 + 0.6**4), abs=0.05)
     flat = find_candidates(proposals_of(scores=np.zeros(5)), POINTS, -1)
     assert {draw_proposal(flat, 0, np.random.default_rng(seed)) for seed in range(40)} == {0, 1, 3}
 
