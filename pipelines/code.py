@@ -87,6 +87,5 @@ def check_dependencies() -> None:
 
 
 def code_files(folder: Path, root: Path = Path()) -> list[str]:
-    """Python modules and dvc.yaml files below a folder, sorted, as paths from ``root``."""
-    found = [path for pattern in ("*.py", "dvc.yaml") for path in folder.rglob(pattern)]
-    return sorted(path.relative_to(root).as_posix() for path in found)
+    """Python modules below a folder, sorted, as paths from ``root``."""
+    return sorted(path.relative_to(root).as_posix() for path in folder.rglob("*.py"))

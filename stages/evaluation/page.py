@@ -19,6 +19,8 @@ from stages.runtime import layout
 from stages.runtime.files import read_json
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+LOADED_BY_NAME = ("stages/evaluation/report.html.j2",)
+"""A file that is no module and of which the page is made; a change of it reruns the report."""
 
 
 def render(method: str, settings: ReportSettings, params: Record) -> str:

@@ -15,8 +15,6 @@ from stages.runtime.settings import load_settings, read_yaml
 from stages.runtime.stage import run_stage
 
 REPORT = layout.METRICS / "report"
-LOADED_BY_NAME = ("stages/evaluation/report.html.j2",)
-"""Files that are no modules and of which the page is made; a change of them reruns the stage."""
 
 
 def main(params: Path) -> None:

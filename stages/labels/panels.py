@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ Panels = list[tuple[str, np.ndarray]]
 
 
 def gallery_stage(file: str, method: str, draw: Callable[[Entry, np.ndarray], Panels], *, inputs: Sequence[Path],
-                  parameters: Any, images: int, validation_images: int = 0) -> None:
+                  parameters: object, images: int, validation_images: int = 0) -> None:
     """The whole of a stage that draws what a method saw: ``data/<method>/gallery/``.
 
     Args:

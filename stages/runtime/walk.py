@@ -59,7 +59,7 @@ def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: st
 def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *,
                key: Callable[[Item], str], load: Callable[[Item], Loaded],
                build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]], inputs: Sequence[Path],
-               parameters: Any, output: Path | None, description: str, suffix: str = ".npz",
+               parameters: object, output: Path | None, description: str, suffix: str = ".npz",
                write: Callable[[Path, Any], None] | None = None,
                finish: Callable[[Path], Mapping[str, str | Path]] | None = None) -> None:
     """The whole of a stage that looks at images, one after the other, with a network: one result file per item.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from stages.cues.augment import Map, random_view
 from stages.cues.settings import AugmentSettings
 from stages.cues.views import to_tensor
+from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
 from stages.runtime import layout
 from stages.runtime.errors import UserError, summarise
@@ -33,7 +33,7 @@ class LabelledImages:
         UserError: no images at all, or label maps that are missing.
     """
 
-    def __init__(self, images: Sequence[Mapping[str, Any]], pictures: Path, labels: Path, category_ids: Sequence[int],
+    def __init__(self, images: Sequence[Entry], pictures: Path, labels: Path, category_ids: Sequence[int],
                  augment: AugmentSettings) -> None:
         self.images, self.pictures, self.labels, self.augment = list(images), pictures, labels, augment
         self.table = index_table(category_ids)
@@ -45,7 +45,7 @@ class LabelledImages:
             raise UserError(summarise(missing, f"{labels}: {len(missing)} of {len(self.images)} label maps are missing "
                                                f"(one PNG per image, named by its id in twelve digits):"))
 
-    def label_path(self, image: Mapping[str, Any]) -> Path:
+    def label_path(self, image: Entry) -> Path:
         """Of an image's semantic PNG."""
         return self.labels / f"{layout.image_key(image)}.png"
 

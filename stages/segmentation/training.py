@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from stages.cues.views import to_tensor
+from stages.labels.coco import Entry
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.training import Training
@@ -21,7 +21,6 @@ from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.samples import LabelledImages
 from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
 
-Entry = Mapping[str, Any]
 """A COCO image entry: ``id``, ``file_name``, perhaps ``tags``."""
 
 
@@ -45,7 +44,7 @@ def segmentation_training(settings: SegmentationSettings, images: Sequence[Entry
                     finish=lambda folder: describe(folder, settings, category_ids))
 
 
-def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings) -> list[dict[str, Any]]:
+def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings) -> list[dict[str, object]]:
     """Parameters that want a gradient, the backbone's at a rate of its own."""
     rate = settings.learning_rate
     parts = ((rate, [model.decoder, model.head]), (rate * settings.backbone_factor, [model.backbone]))

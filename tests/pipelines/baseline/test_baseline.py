@@ -107,7 +107,8 @@ def test_the_same_bytes_again_and_without_the_truth(workspace):
         path.unlink()
     run("pipelines.baseline.synthesize", "pipelines.baseline.illustrate", changes={"runtime.workers": 2})
     assert {path: path.read_bytes() for path in Path("data/baseline").rglob("*") if path.is_file()} == before
-    assert len(json.loads(Path("data/baseline/gallery/panels.json").read_text())) == 2
+    panels = json.loads(Path("data/baseline/gallery/panels.json").read_text())
+    assert [panel["split"] for panel in panels] == ["train", "train", "val", "val"]
     assert all(cv2.imread(str(path)) is not None for path in before if path.suffix == ".jpg")
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from stages.evaluation import evaluate, page, score, tables
 from stages.evaluation.gallery import choose, read_panels
-from stages.evaluation.report import LOADED_BY_NAME, REPORT, main
+from stages.evaluation.page import LOADED_BY_NAME
+from stages.evaluation.report import REPORT, main
 from stages.labels.figures import figures_path, write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
