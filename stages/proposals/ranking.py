@@ -101,20 +101,17 @@ def suppress(members: np.ndarray, area: np.ndarray, order: np.ndarray, steps: Se
         while start < len(waiting) and len(chosen) < number:
             rows = waiting[start:start + block]
             sets = members[rows].astype(np.float32)
-            allowed = _highest(sets, sizes[rows], kept[:len(chosen)], kept_sizes[:len(chosen)]) <= threshold
-            refused.append(rows[~allowed])
-            rows, sets = rows[allowed], sets[allowed]
+            free = _highest(sets, sizes[rows], kept[:len(chosen)], kept_sizes[:len(chosen)]) <= threshold
             mutual = _ious(sets, sizes[rows], sets * weights, sizes[rows])
-            free = np.ones(len(rows), bool)
-            for place, row in enumerate(rows):
+            taken = np.zeros(len(rows), bool)
+            for place in range(len(rows)):
                 if not free[place] or len(chosen) == number:
                     continue
-                kept[len(chosen)], kept_sizes[len(chosen)] = sets[place] * weights, sizes[row]
-                chosen.append(int(row))
+                kept[len(chosen)], kept_sizes[len(chosen)] = sets[place] * weights, sizes[rows[place]]
+                chosen.append(int(rows[place]))
+                taken[place] = True
                 free[place + 1:] &= mutual[place, place + 1:] <= threshold
-                free[place] = False
-                rows[place] = -1
-            refused.append(rows[rows >= 0])
+            refused.append(rows[~taken])
             start += block
         waiting = np.concatenate([*refused, waiting[start:]]) if refused else waiting
     return np.array(chosen, np.int64)
