@@ -187,8 +187,8 @@ class _Window:
         return bool(piece)
 
     def peek(self, size: int) -> str:
-        if len(self.text) - self.at < size:
-            self.more(_CHUNK)
+        while len(self.text) - self.at < size and self.more(_CHUNK):
+            pass
         return self.text[self.at:self.at + size]
 
     def skip(self, size: int) -> None:

@@ -3,9 +3,9 @@
     python -m stages.proposals.measure ROOT [--split val] [--images N] [--output metrics/photos/proposals.json]
 
 ROOT holds instances_<split>.json (COCO) and images/. Objects of at least 1024 pixels count, crowds do not. The figures
-are the average best overlap (ABO: the mean over the objects of the largest IoU with a proposal) and the recall at an IoU
-of .5 and .7, in percent, for the 10, 100 and 1000 best proposals of each image. No stage imports this module: it reads
-the truth.
+are the average best overlap (ABO: the mean over the objects of the largest IoU with a proposal) and the recall at an
+IoU of .5 and .7, in percent, for the 10, 100 and 1000 best proposals of each image. No stage imports this module: it
+reads the truth.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def compare(root: Path, split: str, images: int | None = None) -> dict[str, dict
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """The rows as text: ABO / recall .5 / recall .7."""
-    lines = [f"{'':24}" + "".join(f"{number:>20}" for number in NUMBERS) + f"{'proposals':>11}{'s / image':>11}"]
+    lines = [f"{'':24}" + "".join(f"{number:>22}" for number in NUMBERS) + f"{'proposals':>11}{'s / image':>11}"]
     for name, figures in rows.items():
         cells = [" / ".join(f"{figures.get(f'{kind}_{number}', float('nan')):.1f}"
                             for kind in ("abo", "recall50", "recall70")) for number in NUMBERS]
-        lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in cells)
+        lines.append(f"{name:24}" + "".join(f"{cell:>22}" for cell in cells)
                      + f"{figures['proposals']:11.0f}{figures['seconds']:11.2f}")
     return "\n".join(lines)
 

@@ -146,7 +146,7 @@ def boundaries(labels: np.ndarray, lab: np.ndarray, scales: tuple[float, ...]) -
     The contrast of two pixels side by side is the mean over the scales of the difference in Lab of the image smoothed
     at that scale, about one deviation to either side of the boundary.
     """
-    steps = [sum(_step(lab, axis, scale) for scale in scales) / len(scales) for axis in (0, 1)]
+    steps = [np.mean([_step(lab, axis, scale) for scale in scales], axis=0) for axis in (0, 1)]
     return _per_boundary(labels, steps)
 
 

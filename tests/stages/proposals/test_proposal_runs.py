@@ -60,7 +60,8 @@ def test_questions_equal_brute_force(size):
     assert np.array_equal(proposals.masks(range(len(masks))), masks)
     assert proposals.areas.tolist() == masks.sum((1, 2)).tolist()
     assert proposals.intersections(other).tolist() == (masks & other).sum((1, 2)).tolist()
-    assert np.allclose(proposals.jaccards(other), (masks & other).sum((1, 2)) / np.maximum((masks | other).sum((1, 2)), 1))
+    union = np.maximum((masks | other).sum((1, 2)), 1)
+    assert np.allclose(proposals.jaccards(other), (masks & other).sum((1, 2)) / union)
     boxes = [rle.bbox(rle.encode(mask)) for mask in masks]
     assert proposals.boxes.tolist() == [[x, y, x + w, y + h] for x, y, w, h in boxes]
     points = [(x, y) for x in range(size[1]) for y in range(size[0])]
