@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from stages.proposals.candidates import weigh
 from stages.proposals.regions import Regions
 
 _ROWS = 1024
@@ -89,7 +90,7 @@ def suppress(members: np.ndarray, area: np.ndarray, order: np.ndarray, steps: Se
         Kept candidates in the order in which they were chosen.
     """
     weights = area.astype(np.float32)
-    sizes = members.astype(np.float32) @ weights
+    sizes = weigh(members, area)
     most = max((number for number, _ in steps), default=0)
     kept = np.zeros((most, members.shape[1]), np.float32)  # weighted by area
     kept_sizes = np.zeros(most, np.float32)

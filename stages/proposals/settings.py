@@ -38,7 +38,7 @@ class MapSettings(Settings):
 class HierarchySettings(Settings):
     """The built-in provider: regions of hierarchies, their neighbouring pairs and triplets, ranked."""
 
-    regions: int = Field(1200, ge=2, le=5000, description="regions that the trees start from (not in the papers)")
+    regions: int = Field(1200, ge=2, le=3000, description="regions that the trees start from (not in the papers)")
     max_pixels: int = Field(409600, ge=64, description=(
         "larger images are made smaller for the regions; the masks have the image's size [pixels] (not in the "
         "papers)"))
