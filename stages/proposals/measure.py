@@ -1,6 +1,6 @@
 """How well proposals cover true objects: the built-in provider beside two plain groupings, on a folder of photographs.
 
-    python -m stages.proposals.measure ROOT [--split val] [--images N] [--output metrics/photos/proposals.json]
+    python -m stages.proposals.measure ROOT [--split val] [--images N] [--rows hierarchy] [--output proposals.json]
 
 ROOT holds instances_<split>.json (COCO) and images/. Objects of at least 1024 pixels count, crowds do not. The figures
 are the average best overlap (ABO: the mean over the objects of the largest IoU with a proposal) and the recall at an
@@ -84,25 +84,26 @@ PROVIDERS: dict[str, Callable[[np.ndarray], Proposals]] = {
 }
 
 
-def compare(root: Path, split: str, images: int | None = None) -> dict[str, dict[str, float]]:
-    """Row -> figures of the providers, with ``proposals`` and ``seconds`` (processor time of one core) per image."""
+def compare(root: Path, split: str, images: int | None = None, names: Sequence[str] = tuple(PROVIDERS)) -> \
+        dict[str, dict[str, float]]:
+    """Row -> figures of the named providers, with ``proposals`` and ``seconds`` per image (processor time, one core)."""
     truth = read_coco(root / f"instances_{split}.json")
     groups = annotations_by_image(truth)
     chosen = truth["images"][:images]
-    overlaps: dict[str, list[np.ndarray]] = {name: [] for name in PROVIDERS}
-    counts, seconds = dict.fromkeys(PROVIDERS, 0), dict.fromkeys(PROVIDERS, 0.0)
+    overlaps: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    counts, seconds = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
     with one_thread():
         for image in progress(chosen, len(chosen), "proposals"):
             masks = true_masks(image, groups[image["id"]])
             pixels = read_rgb(root / "images" / image["file_name"])
-            for name, provider in PROVIDERS.items():
+            for name in names:
                 start = time.process_time()
-                found = provider(pixels)
+                found = PROVIDERS[name](pixels)
                 seconds[name] += time.process_time() - start
                 counts[name] += len(found)
                 overlaps[name].append(best_overlaps(found, masks))
     return {name: {**summary(np.concatenate(overlaps[name])), "proposals": counts[name] / len(chosen),
-                   "seconds": seconds[name] / len(chosen)} for name in PROVIDERS}
+                   "seconds": seconds[name] / len(chosen)} for name in names}
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
@@ -123,13 +124,14 @@ def command() -> None:
     parser.add_argument("root", type=Path, metavar="ROOT")
     parser.add_argument("--split", default="val")
     parser.add_argument("--images", type=int, help="the first so many only")
+    parser.add_argument("--rows", nargs="+", choices=list(PROVIDERS), default=list(PROVIDERS))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     try:
-        rows = compare(arguments.root, arguments.split, arguments.images)
+        rows = compare(arguments.root, arguments.split, arguments.images, arguments.rows)
     except UserError as error:
         sys.exit(f"error: {error}")
-    objects = rows["hierarchy"]["objects"]
+    objects = rows[arguments.rows[0]]["objects"]
     print(f"{objects:.0f} objects of at least {SMALLEST} px; ABO / recall at IoU .5 / .7 [%]\n{table(rows)}")
     if arguments.output:
         write_json(arguments.output, rows, indent=2)
