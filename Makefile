@@ -37,6 +37,7 @@ detectron2:
 demo: install
 	@test -f params.yaml || cp $(PRESET) params.yaml
 	@echo "running dvc repro on the embedded data set: about 9 minutes on two cores"
+	@$(BIN)/python -m pipelines.mend
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.evaluation.table
 	@echo "report: metrics/report/index.html"

@@ -103,10 +103,10 @@ def masks() -> Callable[[], np.ndarray]:
     """Masks of all objects, from crops: network, pasting, encoding. Gives the areas."""
     import torch
 
-    from pipelines.exits.infer_masks import predict
+    from pipelines.exits.masks import generated_mask
     from pipelines.exits.network import Generator
+    from pipelines.exits.prediction import predict
     from pipelines.exits.settings import EncoderSettings, SynthesisSettings
-    from pipelines.exits.synthesize import generated_mask
     from stages.labels import rle
 
     side, batch, size = SETTINGS["side"], SETTINGS["batch"], (480, 640)
@@ -114,9 +114,10 @@ def masks() -> Callable[[], np.ndarray]:
     network = Generator(EncoderSettings(kind="pyramid", name="mobilenetv2_100", weights="none", stride=16, width=64,
                                         position=True), side, 4).eval()
     rng = np.random.default_rng(SEED)
-    crops = rng.integers(0, 256, (batch, side, side, 3)).astype(np.uint8)
+    pixels = rng.integers(0, 256, (batch, side, side, 3)).astype(np.uint8)
+    crops = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
     inner = np.array([0.19, 0.19, 0.81, 0.81], np.float32) * side
-    boxes = np.repeat(inner[None], batch, 0)
+    boxes = torch.from_numpy(np.repeat(inner[None], batch, 0))
     item = {"extreme_points": [[260, 180], [220, 230], [255, 298], [338, 244]]}
     window = (184, 144, 375, 335)
     settings = SynthesisSettings()
@@ -124,7 +125,9 @@ def masks() -> Callable[[], np.ndarray]:
     def run() -> np.ndarray:
         areas = []
         for _ in range(SETTINGS["objects"] // batch):
-            for probability in predict(network, crops, boxes).numpy():
+            with torch.no_grad():
+                masks = predict(network, crops, boxes).numpy()
+            for probability in masks:
                 mask, _ = generated_mask(probability, window, item, size, settings)
                 areas.append(rle.area(rle.encode(mask)))
         return np.array(areas)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from pipelines.settings import METHODS, with_method
-from pipelines.workspace import ROOT, Workspace, changed, look_up, provenance
+from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provenance
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
 from stages.runtime.settings import nearest, read_yaml
 
 
-def run(method: str, preset: Path, rows: list[str] | None = None) -> dict[str, Any]:
+def run(method: str, preset: Path, rows: list[str] | None = None) -> Tree:
     """Bring every row's score up to date and collect the figures."""
     path = ROOT / "pipelines" / method / "ablation.yaml"
     if method not in METHODS or not path.exists():
@@ -28,12 +27,12 @@ def run(method: str, preset: Path, rows: list[str] | None = None) -> dict[str, A
     print(f"ablation of {method} on {preset.stem}: about {plan['minutes']} minutes on two cores, seconds once its "
           f"networks are in the cache", flush=True)
     workspace = Workspace(f"ablation-{method}")
-    found: dict[str, Any] = {}
+    found: Tree = {}
     for name, row in plan["rows"].items():
         if rows and name not in rows:
             continue
         seconds = workspace.reproduce(changed(params, row.get("set", {})), "score")
-        score = workspace.read("metrics/score.json")
+        score = workspace.read("metrics/detail/score.json")
         measured = {metric: look_up(score, place) for metric, place in plan["metrics"].items()}
         found[name] = {**{metric: value for metric, value in measured.items() if value is not None},
                        **{f"paper_{metric}": value for metric, value in row.get("paper", {}).items()},
@@ -41,7 +40,7 @@ def run(method: str, preset: Path, rows: list[str] | None = None) -> dict[str, A
     return {**found, "run": provenance(params)}
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Tree) -> str:
     """The rows as text, the paper's figures in brackets."""
     rows = {name: row for name, row in results.items() if name != "run"}
     metrics = [key for key in next(iter(rows.values())) if not key.startswith("paper_")]

@@ -10,13 +10,15 @@ import importlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
-from pipelines.settings import METHODS, load_params
+from pipelines.settings import IRNET_MAPS, METHODS, load_params, methods_run
+from stages.detector import engines
 from stages.prepare.kinds import needed_paths
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
+from stages.runtime.parallel import worker_count
+from stages.runtime.settings import nearest, read_yaml
 from stages.runtime.stage import run_stage
 
 OUTPUT = Path("data/check")
@@ -30,6 +32,7 @@ def main(params: Path) -> None:
     settings = load_params(params)
     check_dependencies()
     check_dataset(settings)
+    check_maps(settings)
     check_weights(settings)
     check_engine(settings)
     for line in describe(settings):
@@ -48,7 +51,21 @@ def check_dataset(settings: SimpleNamespace) -> None:
                             f"dataset.root: {settings.dataset.root}); correct dataset.root or the paths below it")
 
 
-def _weights(value: Any, where: str) -> list[tuple[str, str]]:
+def check_maps(settings: SimpleNamespace) -> None:
+    """Semantic maps that the chosen method takes from elsewhere; those of IRNet are made on the way."""
+    if settings.method != "bestie" or methods_run(settings) != ["bestie"]:
+        return
+    folder = Path(settings.bestie.maps.folder)
+    if not folder.is_dir():
+        raise UserError(f"bestie.maps.folder: there is no folder {folder}{nearest(str(folder), [str(IRNET_MAPS)])}; "
+                        f"put one PNG of category ids per training image there, or write {IRNET_MAPS}, which this "
+                        f"project's IRNet makes on the way")
+    if not any(path.suffix == ".png" for path in folder.iterdir()):
+        raise UserError(f"bestie.maps.folder: {folder} holds no PNG; put one of category ids per training image there, "
+                        f"named by its id in twelve digits")
+
+
+def _weights(value: object, where: str) -> list[tuple[str, str]]:
     """(key, value) of every `weights` setting below a model."""
     found = []
     for name in getattr(type(value), "model_fields", {}):
@@ -62,7 +79,7 @@ def _weights(value: Any, where: str) -> list[tuple[str, str]]:
 
 def check_weights(settings: SimpleNamespace) -> None:
     """Weights that are files must exist; the chosen method's and engine's only."""
-    used = [*_weights(getattr(settings, settings.method, None), settings.method),
+    used = [*(found for method in methods_run(settings) for found in _weights(getattr(settings, method, None), method)),
             *_weights(getattr(settings.detector, settings.detector.engine), f"detector.{settings.detector.engine}")]
     for key, value in used:
         if value not in ("imagenet", "none") and not Path(value).is_file():
@@ -71,8 +88,6 @@ def check_weights(settings: SimpleNamespace) -> None:
 
 def check_engine(settings: SimpleNamespace) -> None:
     """The chosen engine must be installed, and able to make the network."""
-    from stages.detector import engines
-
     engines.check(settings.detector)
 
 
@@ -91,21 +106,24 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
 
 def describe(settings: SimpleNamespace) -> list[str]:
     """What will run, where, and roughly for how long."""
-    from stages.detector.engines import estimate as detector_estimate
     from stages.runtime import devices
-    from stages.runtime.parallel import worker_count
-    from stages.runtime.settings import read_yaml
 
     device = devices.resolve(settings.runtime.device)
     workers = worker_count(settings.runtime.workers)
     images, pixels = count_images(settings)
-    chain = read_yaml(Path("pipelines") / settings.method / "dvc.yaml")["stages"]
-    seconds, size = 0.0, images * pixels * 0.5
-    if (Path("pipelines") / settings.method / "costs.py").exists():
-        costs = importlib.import_module(f"pipelines.{settings.method}.costs")
-        seconds, kept = costs.estimate(getattr(settings, settings.method), images, pixels, device.type, workers)
-        size += kept
-    detector = detector_estimate(settings.detector, device.type, settings.runtime.processes)
+    methods = methods_run(settings)
+    seconds, size, chain = 0.0, images * pixels * 0.5, []
+    for method in methods:
+        own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
+        if method == settings.method:
+            chain += list(own)
+        else:  # pictures of a method that another builds on are not drawn
+            chain += [f"{method}'s {name}" for name in own if name != "illustrate"]
+        if (Path("pipelines") / method / "costs.py").exists():
+            costs = importlib.import_module(f"pipelines.{method}.costs")
+            took, kept = costs.estimate(getattr(settings, method), images, pixels, device.type, workers)
+            seconds, size = seconds + took, size + kept
+    detector = engines.estimate(settings.detector, device.type, settings.runtime.processes)
     seconds, size = seconds + detector["seconds"], size + detector["bytes"]
     free = shutil.disk_usage(".").free
     stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]

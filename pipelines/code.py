@@ -86,6 +86,6 @@ def check_dependencies() -> None:
                         f"rerun nothing; add the line{'s' * (len(missing) > 1)}: {lines}")
 
 
-def code_files(folder: Path) -> list[str]:
-    """Python modules and dvc.yaml files below a folder, sorted."""
-    return sorted(path.as_posix() for pattern in ("*.py", "dvc.yaml") for path in folder.rglob(pattern))
+def code_files(folder: Path, root: Path = Path()) -> list[str]:
+    """Python modules below a folder, sorted, as paths from ``root``."""
+    return sorted(path.relative_to(root).as_posix() for path in folder.rglob("*.py"))

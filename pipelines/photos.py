@@ -11,31 +11,32 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 from pipelines.settings import METHODS, with_method
-from pipelines.workspace import ROOT, Workspace, changed, look_up, provenance
+from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provenance
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.settings import nearest, read_yaml
 
 FIGURES: dict[str, tuple[str, dict[str, str]]] = {
-    "labels_train": ("metrics/score.json", {
+    "labels_train": ("metrics/detail/score.json", {
         "ap25": "train.voc.AP25", "ap50": "train.voc.AP50", "coco_ap": "train.coco.AP", "miou": "train.semantic.mIoU",
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
         "labels": "train.objects.labels", "objects": "train.objects.objects"}),
     # What the same generator makes of images that it never saw, on objects of at least 32 x 32 px.
-    "labels_val": ("metrics/score.json", {
+    "labels_val": ("metrics/detail/score.json", {
         "ap50": "val.voc.AP50", "coco_ap": "val.coco.AP", "mean_iou_per_object": "val.size.medium_and_large.mean_iou",
         "objects": "val.size.medium_and_large.objects",
         "mean_iou_separated": "val.separated.medium_and_large.mean_iou",
         "separated": "val.separated.medium_and_large.objects"}),
-    "detector_val": ("metrics/evaluate.json", {
+    "detector_val": ("metrics/detail/evaluate.json", {
         "ap25": "voc.AP25", "ap50": "voc.AP50", "coco_ap": "coco.AP", "miou": "painted.mIoU", "pq": "panoptic.PQ"}),
 }
 
 
-def run(method: str, root: Path, weights: str | None, preset: Path, changes: dict[str, Any]) -> dict[str, Any]:
+def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tree) -> Tree:
     """Run the chain, before it the rows of the method's photos.yaml, and collect the figures.
 
     The rows come first, so that the workspace and its report are left as the chain itself makes them; what they share
@@ -55,7 +56,7 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: dic
     rows = read_yaml(plan)["rows"] if plan.exists() else {}
     workspace = Workspace(f"photos-{method}")
     seconds = 0.0
-    found: dict[str, Any] = {}
+    found: Tree = {}
     for row, change in rows.items():
         seconds += workspace.reproduce(changed(params, change["set"]), "score")
         found |= {f"{group}_{row}": _figures(workspace, group) for group in ("labels_train", "labels_val")}
@@ -77,7 +78,7 @@ def _figures(workspace: Workspace, group: str) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _with_weights(params: dict[str, Any], weights: str) -> dict[str, Any]:
+def _with_weights(params: Tree, weights: str) -> Tree:
     """Every `weights: FILE` of the preset becomes the given file."""
     return {key: _with_weights(value, weights) if isinstance(value, dict)
             else weights if key == "weights" and value == "FILE" else value for key, value in params.items()}
@@ -93,8 +94,6 @@ def main() -> None:
     parser.add_argument("--preset", type=Path, default=ROOT / "pipelines/presets/photos.yaml")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     arguments = parser.parse_args()
-    import yaml
-
     changes = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     print(f"photographs by {arguments.method}: about 30 minutes on two cores for 320 images", flush=True)
     try:

@@ -7,20 +7,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipelines.baseline.settings import BaselineSettings
+from pipelines.bestie.settings import BestieSettings
 from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
 from stages.prepare.settings import AnnotationSettings, DatasetSettings
+from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validate
 
 # A method's name is its folder's name; those without settings of their own have no section.
-METHODS: dict[str, Any] = {"exits": ExitsSettings, "irnet": IRNetSettings, "masks": None}
+METHODS: dict[str, Any] = {
+    "baseline": BaselineSettings, "bestie": BestieSettings, "exits": ExitsSettings, "irnet": IRNetSettings,
+    "masks": None,
+}
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
-    "exits": [("extreme_points", "boxes")], "irnet": [("tags",)], "masks": []}
+    "baseline": [("extreme_points", "boxes")], "bestie": [("tags",)], "exits": [("extreme_points", "boxes")],
+    "irnet": [("tags",)], "masks": [],
+}
+
+# Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
+IRNET_MAPS = layout.method_data("irnet") / "semantic"
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
@@ -44,15 +55,28 @@ def load_params(path: Path) -> SimpleNamespace:
     if settings.method not in METHODS:
         raise UserError(f"{path}: method: unknown method {settings.method!r}"
                         f"{nearest(settings.method, list(METHODS))} (allowed: {', '.join(METHODS)})")
+    given = settings.annotations.kinds
     for group in SUPERVISION[settings.method]:
-        if not set(group) & set(settings.annotations.kinds):
+        if not set(group) & set(given):
             raise UserError(f"{path}: annotations.kinds: method {settings.method} needs {' or '.join(group)}, "
-                            f"found {', '.join(settings.annotations.kinds)}")
+                            f"found {', '.join(given)}")
+    if settings.method == "bestie" and settings.bestie.cues.source == "points" and "points" not in given:
+        raise UserError(f"{path}: annotations.kinds: bestie.cues.source is points, which needs points beside tags, "
+                        f"found {', '.join(given)}; write [tags, points], or bestie.cues.source: peaks")
     return settings
+
+
+def methods_run(settings: SimpleNamespace) -> list[str]:
+    """The methods whose chains run, in their order: the chosen one, and before it what it builds on."""
+    if settings.method == "bestie" and Path(settings.bestie.maps.folder) == IRNET_MAPS:
+        return ["irnet", "bestie"]
+    return [settings.method]
 
 
 def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
     """``params`` for another method: with the labels that it is made for, unless those that are there will do."""
     given = params["annotations"]["kinds"]
     kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
+    if method == "bestie" and params["bestie"].get("cues", {}).get("source") == "points":
+        kinds.append("points")
     return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}

@@ -16,20 +16,23 @@ from typing import Any
 
 import yaml
 
+from pipelines.mend import mend
 from pipelines.settings import load_params
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
+Tree = dict[str, Any]
+"""A nested mapping, as params.yaml and the files of results hold it."""
 
 
-def changed(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def changed(params: Mapping[str, object], changes: Mapping[str, object]) -> Tree:
     """A copy of ``params`` with the values at dotted paths replaced, e.g. ``{"irnet.cams.flip": False}``.
 
     Raises:
         UserError: a path leads through something that is no section.
     """
-    copy: dict[str, Any] = json.loads(json.dumps(params))
+    copy: Tree = json.loads(json.dumps(params))
     for path, value in changes.items():
         *sections, key = path.split(".")
         place = copy
@@ -50,6 +53,7 @@ class Workspace:
         for part in ("stages", "pipelines"):
             _mirror(ROOT / part, self.folder / part)
         shutil.copy2(ROOT / "dvc.yaml", self.folder / "dvc.yaml")
+        shutil.copy2(ROOT / ".dvcignore", self.folder / ".dvcignore")
         if not (self.folder / ".dvc").exists():
             self._dvc("init", "--no-scm", "--quiet")
             self._dvc("config", "core.analytics", "false", "--quiet")
@@ -63,27 +67,28 @@ class Workspace:
         if result.returncode:
             raise UserError(f"`dvc {words[0]}` failed in {self.folder}; its messages are above")
 
-    def reproduce(self, params: Mapping[str, Any], target: str) -> float:
+    def reproduce(self, params: Mapping[str, object], target: str) -> float:
         """Write params.yaml, bring ``target`` up to date and give the seconds that this took."""
         write_text(self.folder / "params.yaml", yaml.safe_dump(dict(params), sort_keys=False))
         load_params(self.folder / "params.yaml")
+        mended = mend(self.folder)
+        if mended:
+            print(mended, flush=True)
         started = time.monotonic()
         self._dvc("repro", target)
         return time.monotonic() - started
 
-    def read(self, path: str) -> Any:
+    def read(self, path: str) -> Tree:
         """A JSON file of the workspace."""
         return read_json(self.folder / path)
 
 
 def _mirror(source: Path, target: Path) -> None:
-    """Make ``target`` a copy of ``source``; files that are equal keep their times."""
-    wanted = {path.relative_to(source) for path in source.rglob("*")
-              if path.is_file() and "__pycache__" not in path.parts}
+    """Make ``target`` a copy of ``source``; files that are equal keep their times, and dvc.lock is each one's own."""
+    wanted = _files(source)
     if target.exists():
-        for path in [item for item in target.rglob("*") if item.is_file() and "__pycache__" not in item.parts]:
-            if path.relative_to(target) not in wanted:
-                path.unlink()
+        for name in sorted(_files(target) - wanted):
+            (target / name).unlink()
         for path in sorted((item for item in target.rglob("*") if item.is_dir()), reverse=True):
             if not any(item.name != "__pycache__" for item in path.iterdir()):
                 shutil.rmtree(path)
@@ -95,6 +100,12 @@ def _mirror(source: Path, target: Path) -> None:
             destination.write_bytes(content)
 
 
+def _files(folder: Path) -> set[Path]:
+    """What there is to mirror in a folder, as paths from it."""
+    return {path.relative_to(folder) for path in folder.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts and path.name != "dvc.lock"}
+
+
 def _cache() -> Path:
     """The clone's cache folder, wherever its own configuration puts it."""
     result = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=ROOT, capture_output=True, text=True,
@@ -102,7 +113,7 @@ def _cache() -> Path:
     return Path(result.stdout.strip()) if result.returncode == 0 else ROOT / ".dvc" / "cache"
 
 
-def look_up(content: Any, path: str) -> float | None:
+def look_up(content: object, path: str) -> float | None:
     """The number at a dotted path, or nothing where there is none."""
     for part in path.split("."):
         if not isinstance(content, Mapping) or part not in content:
@@ -111,7 +122,7 @@ def look_up(content: Any, path: str) -> float | None:
     return float(content) if isinstance(content, (int, float)) else None
 
 
-def provenance(params: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(params: Mapping[str, object]) -> Tree:
     """What a table of results was made with: settings, seed, versions, machine."""
     packages = ("torch", "torchvision", "timm", "numpy", "dvc")
     return {"settings": dict(params), "seed": params.get("seed"), "cores": os.cpu_count(),

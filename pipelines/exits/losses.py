@@ -34,7 +34,8 @@ def point_loss(masks: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (B,); 0 where no point is labelled as foreground, which leaves nothing to compare.
     """
-    reduced = functional.adaptive_avg_pool2d(masks[:, None], labels.shape[-2:])[:, 0]
+    cells = (labels.shape[-2], labels.shape[-1])
+    reduced = functional.adaptive_avg_pool2d(masks[:, None], cells)[:, 0]
     known, foreground = labels != UNLABELLED, labels > UNLABELLED
     loss = dice(reduced * known, foreground.to(reduced))
     return loss * foreground.flatten(1).any(1)

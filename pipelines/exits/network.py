@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from pipelines.exits.settings import EncoderSettings, PropagationSettings
 from stages.cues.attention import TokenEncoder
-from stages.cues.backbone import Backbone, resample
+from stages.cues.backbone import Backbone, Grid, resample
 from stages.cues.settings import BackboneSettings
 from stages.propagation.points import colour_exponent, distance_exponent, feature_exponent
 from stages.runtime.errors import UserError
+from stages.runtime.weights import load_weights
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
@@ -50,9 +51,9 @@ class Pyramid(nn.Module):
     def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
         """Crops (B, 3, s, s), boxes (B, 4) in crop pixels and, for a guided one, scores (B, N, N) to features
         (B, width, s / stride, s / stride)."""
-        return self._merged(self.body.levels(images), boxes, scores)
+        return self._merged(self.body.levels(images), boxes, scores, images.shape[-1])
 
-    def _merged(self, maps: list[Tensor], boxes: Tensor, scores: Tensor | None) -> Tensor:
+    def _merged(self, maps: list[Tensor], boxes: Tensor, scores: Tensor | None, side: int) -> Tensor:
         features: Tensor | None = None
         for place in range(len(self.levels) - 1, -1, -1):
             index = self.levels[place]
@@ -60,7 +61,7 @@ class Pyramid(nn.Module):
             if self.settings.position:
                 level = torch.cat([level, _position(boxes, level.shape[-1], grid.stride, grid.origin)], dim=1)
             if self.guided:
-                level = torch.cat([level, _guide(scores, level)], dim=1)
+                level = torch.cat([level, _guide(scores, level, grid, side)], dim=1)
             own = self.lateral[place](level)
             if features is not None:
                 coarser = self.body.grids[self.levels[place + 1]]
@@ -72,19 +73,34 @@ class Pyramid(nn.Module):
     def exponent(self, images: Tensor, boxes: Tensor, cells: int, layer: int, temperature: float) -> Tensor:
         """(B, cells^2, cells^2): likeness of the features at the cells' places, of one level or of all (its logarithm).
         """
-        maps = self.body.levels(images)
+        maps, grids, side = self.body.levels(images), self.body.grids, images.shape[-1]
         if layer > len(maps) + 1:
             raise UserError(f"exits.propagation.layer is {layer}, the pyramid has {len(maps) + 1} (the last is merged)")
         if layer == len(maps) + 1:
-            maps = [*maps, self._merged(maps, boxes, None)]
+            maps, grids = [*maps, self._merged(maps, boxes, None, side)], [*grids, grids[self.levels[0]]]
         chosen = range(len(maps)) if layer == 0 else [layer - 1]
         parts = []
         for index in chosen:
-            level = functional.interpolate(maps[index].float(), (cells, cells), mode="bilinear", antialias=True,
-                                           align_corners=False)
+            level = _at_cells(maps[index].float(), grids[index], side, cells)
             level = level - level.mean((2, 3), keepdim=True)
             parts.append(functional.normalize(level, dim=1))
         return feature_exponent(torch.cat(parts, dim=1).flatten(2), temperature)
+
+
+def _cell_grid(side: int, cells: int) -> Grid:
+    """Where the cells lie that divide a crop of ``side`` pixels."""
+    stride = side / cells
+    return Grid(stride, (stride - 1) / 2)
+
+
+def _at_cells(maps: Tensor, grid: Grid, side: int, cells: int) -> Tensor:
+    """Features (B, C, h, w) on a grid, at the cells that divide the crop: (B, C, cells, cells).
+
+    Larger cells than the grid's are averages over their area: of as many places as the grid has cells there, or more.
+    """
+    places = max(1, math.ceil(side / cells / grid.stride))
+    fine = cells * places
+    return functional.avg_pool2d(resample(maps, grid, _cell_grid(side, fine), (fine, fine)), places)
 
 
 def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor:
@@ -99,12 +115,13 @@ def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor
     return maps.clamp(-1, 1)
 
 
-def _guide(scores: Tensor | None, like: Tensor) -> Tensor:
-    """(B, 1, h, w): propagation scores at a level's resolution, their extremes flattened; 0 where there are none."""
+def _guide(scores: Tensor | None, like: Tensor, grid: Grid, side: int) -> Tensor:
+    """(B, 1, h, w): propagation scores (B, N, N) of a crop of ``side`` pixels at the places of a level ``like``
+    (B, C, h, w) on ``grid``, their extremes flattened; 0 where there are none."""
     if scores is None:
         return like.new_zeros(len(like), 1, *like.shape[-2:])
     size = (like.shape[-2], like.shape[-1])
-    return functional.interpolate(scores[:, None].to(like).tanh(), size, mode="bilinear", align_corners=False)
+    return resample(scores[:, None].to(like).tanh(), _cell_grid(side, scores.shape[-1]), grid, size)
 
 
 class Decoder(nn.Module):
@@ -139,7 +156,7 @@ class Generator(nn.Module):
     def __init__(self, settings: EncoderSettings, side: int, mask_stride: int) -> None:
         super().__init__()
         self.settings = settings
-        self.encoder: Any
+        self.encoder: TokenEncoder | Pyramid
         if settings.kind == "vit":
             self.encoder = TokenEncoder(settings.name, settings.weights, settings.arguments, side, settings.stride)
             stride = settings.stride
@@ -155,26 +172,28 @@ class Generator(nn.Module):
 
         ``scores`` (B, N, N) is the difference of the propagation scores in units of 1 / N^2, for a guided encoder.
         """
-        features = self.encoder(images, boxes, scores) if self.settings.kind == "pyramid" else self.encoder(images)
+        vit = isinstance(self.encoder, TokenEncoder)
+        features = self.encoder(images) if vit else self.encoder(images, boxes, scores)
         return self.decoder(features).float().sigmoid()
 
     @torch.no_grad()
     def similarity(self, images: Tensor, boxes: Tensor, settings: PropagationSettings) -> Tensor:
         """(B, N^2, N^2): attention of the chosen layer (ViT), or likeness of features (pyramid)."""
-        vit = self.settings.kind == "vit"
-        if vit and self.encoder.cells != settings.cells:
-            raise UserError(f"exits.propagation.cells is {settings.cells}, the encoder has {self.encoder.cells} tokens "
+        encoder, exponents = self.encoder, []
+        if isinstance(encoder, TokenEncoder) and encoder.cells != settings.cells:
+            raise UserError(f"exits.propagation.cells is {settings.cells}, the encoder has {encoder.cells} tokens "
                             f"along a side; make them equal")
-        exponents = []
-        if not vit:
-            exponents.append(self.encoder.exponent(images, boxes, settings.cells, settings.layer, settings.temperature))
+        if isinstance(encoder, Pyramid):
+            exponents.append(encoder.exponent(images, boxes, settings.cells, settings.layer, settings.temperature))
         if settings.colour > 0:
             exponents.append(colour_exponent(images, settings.cells, settings.colour))
         if settings.locality > 0:
             exponents.append(distance_exponent(settings.cells, settings.locality).to(images.device))
         # A pair that nothing connects would leave rows without any similarity where there are many such pairs.
-        similarity = sum(exponents).exp().clamp(min=1e-12) if exponents else 1.0
-        return similarity * self.encoder.attention(images, settings.layer) if vit else similarity
+        factors = [reduce(torch.add, exponents).exp().clamp(min=1e-12)] if exponents else []
+        if isinstance(encoder, TokenEncoder):
+            factors.append(encoder.attention(images, settings.layer))
+        return reduce(torch.mul, factors)
 
     def groups(self, rate: float, encoder_factor: float) -> list[dict[str, Any]]:
         """Parameter groups: what was pretrained learns ``encoder_factor`` times as fast."""
@@ -183,41 +202,6 @@ class Generator(nn.Module):
         rest = [value for value in self.parameters() if id(value) not in pretrained and value.requires_grad]
         return [{"params": rest, "lr": rate},
                 {"params": [value for value in body.parameters() if value.requires_grad], "lr": rate * encoder_factor}]
-
-
-class Teacher(nn.Module):
-    """The exponential moving average of a generator (section 3.2.3), and how many steps it has followed.
-
-    Args:
-        student: whose weights it starts with.
-        momentum: share of the old average that a step keeps; at first less, so that the start is forgotten.
-    """
-
-    steps: Tensor
-
-    def __init__(self, student: Generator, momentum: float) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(student).requires_grad_(False).eval()
-        self.momentum = momentum
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
-    def train(self, mode: bool = True) -> Teacher:
-        return super().train(False)
-
-    def forward(self, images: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Tensor:
-        """As the generator's."""
-        return self.network(images, boxes, scores)
-
-    @torch.no_grad()
-    def follow(self, student: Generator) -> None:
-        """Move towards the student by one step."""
-        done = int(self.steps)
-        share = 1 - min(self.momentum, (1 + done) / (10 + done))
-        for mean, value in zip(self.network.parameters(), student.parameters(), strict=True):
-            mean.lerp_(value, share)
-        for mean, value in zip(self.network.buffers(), student.buffers(), strict=True):
-            mean.copy_(value)
-        self.steps += 1
 
 
 def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride: int, device: torch.device,
@@ -231,10 +215,5 @@ def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride
         name: entry of the file, where it holds several networks.
     """
     model = Generator(settings.model_copy(update={"weights": "none"}), side, mask_stride)
-    state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        model.load_state_dict(state if name is None else state[name])
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{path}: does not fit the settings ({str(error).splitlines()[0]}); delete {path.parent} and "
-                        f"run `dvc repro` again") from None
+    load_weights(path, model, name)
     return model.requires_grad_(False).to(device).eval()

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipelines.exits.losses import drop_points
-from pipelines.exits.objects import Image, Pictures, random_window
-from pipelines.exits.settings import CropSettings
+from pipelines.exits.retrieval import initial_labels
+from pipelines.exits.settings import RandomCropSettings
 from stages.cues.augment import jitter
-from stages.cues.crops import Window, box_in_crop, cells_in_box, cut, object_box, sample_cells, sample_map
-from stages.labels.points import BACKGROUND, PSEUDO_FOREGROUND, UNLABELLED
+from stages.cues.crops import (
+    Window,
+    box_in_crop,
+    cells_in_box,
+    crop_window,
+    cut,
+    object_box,
+    sample_cells,
+    sample_map,
+)
+from stages.cues.objects import Image, Pictures
+from stages.labels.coco import Entry
+from stages.labels.points import PSEUDO_FOREGROUND, UNLABELLED
 from stages.runtime.files import read_npz
+
+
+@dataclass(frozen=True)
+class PointLabels:
+    """Where the points of the crops come from, and how many of them are seen.
+
+    Attributes:
+        folder: of the retrieved points.
+        inward: delta, by which given points move into the object, as a share of the crop's side.
+        dropout: share of the retrieved points that an epoch leaves out.
+        retrieved: whether retrieved points are labels, or only those that are given.
+        hide_scores: share of the samples whose scores are 0.
+    """
+
+    folder: Path
+    inward: float
+    dropout: float = 0.0
+    retrieved: bool = True
+    hide_scores: float = 0.0
 
 
 class RandomCrops:
@@ -22,64 +54,81 @@ class RandomCrops:
 
     Args:
         objects: (image, index of the object) of each sample.
-        settings: of the crops.
+        side: of the crops [px].
+        settings: of the randomness.
         mask_cells: side of the masks [mask px].
-        points: folder of the retrieved points, if they are wanted.
-        dropout: share of the retrieved points that an epoch leaves out.
-        pseudo: whether the retrieved points are labels, or only those that are given.
-        hide_scores: share of the samples whose scores are 0.
+        points: if the samples are to have points.
     """
 
-    def __init__(self, objects: list[tuple[Image, int]], settings: CropSettings, mask_cells: int,
-                 points: Path | None = None, dropout: float = 0.0, pseudo: bool = True,
-                 hide_scores: float = 0.0) -> None:
-        self.objects, self.settings, self.mask_cells = objects, settings, mask_cells
-        self.points, self.dropout, self.pseudo, self.hide_scores = points, dropout, pseudo, hide_scores
+    def __init__(self, objects: Sequence[tuple[Image, int]], side: int, settings: RandomCropSettings, mask_cells: int,
+                 points: PointLabels | None = None) -> None:
+        self.objects, self.side, self.settings, self.mask_cells = objects, side, settings, mask_cells
+        self.points = points
         self.pictures = Pictures()
 
     def __len__(self) -> int:
         return len(self.objects)
 
-    def sample(self, index: int, generator: np.random.Generator) -> dict[str, Any]:
+    def sample(self, index: int, generator: np.random.Generator) -> dict[str, Tensor]:
         """``image`` (3, side, side) uint8, ``box`` (4,) xyxy in its pixels, ``inside`` (m, m) float and, with points,
         ``labels`` (N, N) int8, the propagation scores ``likely`` (N, N), and ``scores``, those that are shown."""
         image, which = self.objects[index]
-        settings, box = self.settings, object_box(image.objects[which])
-        window = random_window(image, which, settings, generator)
-        view = cut(self.pictures[image.entry["file_name"]], window, settings.side)
-        place = box_in_crop(box, window, settings.side)
-        labels = scores = None
-        if self.points is not None:
-            labels, scores = self._labels(image, which, window, place)
-        if settings.flip and generator.random() < 0.5:
+        item = image.objects[which]
+        margins = generator.uniform(*self.settings.margin, size=4)
+        window = crop_window(object_box(item), image.size, margins)
+        view = cut(self.pictures[image.entry["file_name"]], window, self.side)
+        box = box_in_crop(object_box(item), window, self.side)
+        maps = {} if self.points is None else self._maps(self.points, image, which, window, box)
+        if self.settings.flip and generator.random() < 0.5:
             view = view[:, ::-1]
-            place = np.array([settings.side - place[2], place[1], settings.side - place[0], place[3]])
-            labels = None if labels is None else labels[:, ::-1]
-            scores = None if scores is None else scores[:, ::-1]
-        if settings.jitter > 0:
-            view = jitter(view, generator, settings.jitter)
+            box = np.array([self.side - box[2], box[1], self.side - box[0], box[3]])
+            maps = {name: values[:, ::-1] for name, values in maps.items()}
+        if self.settings.jitter > 0:
+            view = jitter(view, generator, self.settings.jitter)
         sample = {"image": torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))),
-                  "box": torch.from_numpy(place.astype(np.float32)),
-                  "inside": torch.from_numpy(cells_in_box(place, settings.side, self.mask_cells).astype(np.float32))}
-        if labels is not None:
-            draws = torch.from_numpy(generator.random(labels.shape))
-            sample["labels"] = drop_points(torch.from_numpy(labels.copy()), self.dropout, draws)
-        if scores is not None:
-            sample["likely"] = torch.from_numpy(scores.copy())
-            sample["scores"] = torch.from_numpy(scores * np.float32(generator.random() >= self.hide_scores))
+                  "box": torch.from_numpy(box.astype(np.float32)),
+                  "inside": torch.from_numpy(cells_in_box(box, self.side, self.mask_cells).astype(np.float32)),
+                  **{name: torch.from_numpy(values.copy()) for name, values in maps.items()}}
+        if self.points is not None:
+            draws = torch.from_numpy(generator.random(tuple(sample["labels"].shape)))
+            sample["labels"] = drop_points(sample["labels"], self.points.dropout, draws)
+        if self.points is not None and "likely" in sample:
+            sample["scores"] = sample["likely"] * float(generator.random() >= self.points.hide_scores)
         return sample
 
-    def _labels(self, image: Image, which: int, window: Window, box: np.ndarray) -> \
-            tuple[np.ndarray, np.ndarray | None]:
-        """Retrieved points and their scores, brought from the crop in which they were found to this one."""
-        assert self.points is not None
-        found = read_npz(self.points / f"{image.key}.npz")
-        cells = found["labels"].shape[-1]
+    def _maps(self, points: PointLabels, image: Image, which: int, window: Window, box: np.ndarray) -> \
+            dict[str, np.ndarray]:
+        """``labels`` and, where retrieved points count, ``likely``, their scores, of a crop."""
+        found = read_npz(points.folder / f"{image.key}.npz")
         x0, y0, x1, y1 = (int(value) for value in found["windows"][which])
-        labels = sample_cells(found["labels"][which], (x0, y0, x1, y1), window, cells)
-        # Where the crop reaches beyond the other one, and wherever the box is not, there is background for certain.
-        labels[~cells_in_box(box, self.settings.side, cells)] = BACKGROUND
-        if not self.pseudo:
-            labels[np.abs(labels) == PSEUDO_FOREGROUND] = UNLABELLED
-            return labels, None
-        return labels, sample_map(found["scores"][which], (x0, y0, x1, y1), window, cells)
+        labels = point_labels(image.objects[which], found["labels"][which] if points.retrieved else None,
+                              (x0, y0, x1, y1), window, box, self.side, found["labels"].shape[-1], points.inward)
+        if not points.retrieved:
+            return {"labels": labels}
+        return {"labels": labels,
+                "likely": sample_map(found["scores"][which], (x0, y0, x1, y1), window, labels.shape[-1])}
+
+
+def point_labels(item: Entry, retrieved: np.ndarray | None, source: Window, window: Window, box: np.ndarray, side: int,
+                 cells: int, inward: float) -> np.ndarray:
+    """Labels of a crop: the given points drawn from the annotation, the retrieved ones carried into it.
+
+    A given point is a single cell: read from another crop it would be missed, or become several.
+
+    Args:
+        item: annotation.
+        retrieved: (N, N) labels that were found in another crop, if any count.
+        source, window: of that crop and of this one.
+        box: (4,) xyxy in this crop's pixels.
+        side: of this crop [px].
+        cells: N.
+        inward: delta as a share of ``side``.
+
+    Returns:
+        (N, N) int8 with the values of ``stages.labels.points``.
+    """
+    labels = initial_labels(item, box, window, side, cells, inward)
+    if retrieved is None:
+        return labels
+    carried = sample_cells(retrieved, source, window, cells, outside=UNLABELLED)
+    return np.where((labels == UNLABELLED) & (np.abs(carried) == PSEUDO_FOREGROUND), carried, labels)

@@ -6,35 +6,40 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.runtime.settings import Settings
+from stages.propagation.settings import MeanFieldSettings
+from stages.runtime.settings import Settings, TrainingSettings
 
 
-class CropSettings(Settings):
-    """Crops around objects (section 4.1; the margins are not in the paper)."""
+class RandomCropSettings(Settings):
+    """Crops in training (section 4.1: as MAL)."""
 
-    side: int = Field(512, ge=32, description="side of the crop that the networks see [px] (sec. 4.1: 512)")
-    margin: float = Field(0.3, ge=0, description=(
-        "margin on each side at inference [share of the box's side] (not in the paper; published code of MAL: 0.6 "
-        "for both sides together)"))
-    random_margin: tuple[float, float] = Field((0.0, 0.6), description=(
-        "range of the margin on each side in training [share of the box's side] (not in the paper; published code "
-        "of MAL: 0 to 1.2 for both sides together)"))
-    flip: bool = Field(True, description="mirror half of the crops in training (sec. 4.1: as MAL)")
+    margin: tuple[float, float] = Field((0.0, 0.6), description=(
+        "range of the margin on each side [share of the box's side] (not in the paper; published code of MAL: 0 to "
+        "1.2 for both sides together)"))
+    flip: bool = Field(True, description="mirror half of the crops (sec. 4.1: as MAL)")
     jitter: float = Field(0.4, ge=0, le=1, description=(
-        "largest relative change of brightness, contrast and saturation in training (sec. 4.1: as MAL; the value is "
-        "not in the paper)"))
+        "largest relative change of brightness, contrast and saturation (sec. 4.1: as MAL; the value is not in the "
+        "paper)"))
     min_area: float = Field(1024.0, ge=1, description=(
         "objects with a smaller box are not trained on, but get a mask [px] (not in the paper; published code of "
         "MAL: 2048)"))
-    min_box: float = Field(16.0, ge=1, description=(
-        "objects with a smaller box are labelled by the box itself [px] (not in the paper)"))
 
     @model_validator(mode="after")
-    def _ordered(self) -> CropSettings:
-        if not 0 <= self.random_margin[0] <= self.random_margin[1]:
-            raise ValueError(f"random_margin: a range [low, high] with 0 <= low <= high was expected, found "
-                             f"{list(self.random_margin)}")
+    def _ordered(self) -> RandomCropSettings:
+        if not 0 <= self.margin[0] <= self.margin[1]:
+            raise ValueError(f"margin: a range [low, high] with 0 <= low <= high was expected, found "
+                             f"{list(self.margin)}")
         return self
+
+
+class CropSettings(Settings):
+    """Crops around objects (section 4.1)."""
+
+    side: int = Field(512, ge=32, description="side of the crop that the networks see [px] (sec. 4.1: 512)")
+    margin: float = Field(0.3, ge=0, description=(
+        "margin on each side where points are retrieved and masks are made [share of the box's side] (not in the "
+        "paper; published code of MAL: 0.6 for both sides together)"))
+    random: RandomCropSettings = Field(RandomCropSettings(), description="see RandomCropSettings")
 
 
 class EncoderSettings(Settings):
@@ -74,23 +79,24 @@ class GuidedEncoderSettings(EncoderSettings):
         return self
 
 
-class TrainingSettings(Settings):
+class NetworkSettings(TrainingSettings):
     """What both networks share."""
 
     mask_stride: int = Field(4, ge=1, description=(
         "crop pixels per pixel of the mask that is learnt [px] (app. A: 1; memory makes it 4)"))
-    batch_size: int = Field(32, ge=1, description="crops per step (not in the paper)")
+    batch_size: int = Field(32, ge=1, description="crops per step, over all processes (not in the paper)")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="optimizer (sec. 4.1: AdamW)")
+    schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field("cosine", description=(
+        "how the rate changes (sec. 4.1: cosine)"))
     learning_rate: float = Field(1.5e-6, gt=0, description=(
         "highest rate per sample of a batch: it is multiplied by the batch size (sec. 4.1: 1.5e-6; the "
         "multiplication is MAL's published code)"))
     encoder_factor: float = Field(1.0, ge=0, description=(
         "factor on the rate of the pretrained layers (not in the paper)"))
-    schedule: Literal["cosine", "one_cycle", "polynomial"] = Field("cosine", description=(
-        "how the rate changes (sec. 4.1: cosine)"))
-    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW (not in the paper)")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay (not in the paper)")
 
 
-class ExtractorSettings(TrainingSettings):
+class ExtractorSettings(NetworkSettings):
     """The similarity extractor: warmed up with the MIL loss, then frozen (section 3.2.1)."""
 
     encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
@@ -130,21 +136,7 @@ class PropagationSettings(Settings):
         return self
 
 
-class CrfSettings(Settings):
-    """Mean-field refinement of the averaged prediction (eq. 9); the paper gives no values."""
-
-    iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
-    gaussian_xy: float = Field(1.0, gt=0, description=(
-        "deviation of the smoothness kernel [mask px] (not in the paper)"))
-    gaussian_weight: float = Field(1.0, ge=0, description="weight of the smoothness kernel (not in the paper)")
-    bilateral_xy: float = Field(10.0, gt=0, description=(
-        "spatial deviation of the appearance kernel [mask px] (not in the paper)"))
-    bilateral_rgb: float = Field(8.0, gt=0, description=(
-        "colour deviation of the appearance kernel [0..255] (not in the paper)"))
-    bilateral_weight: float = Field(4.0, ge=0, description="weight of the appearance kernel (not in the paper)")
-
-
-class GeneratorSettings(TrainingSettings):
+class GeneratorSettings(NetworkSettings):
     """The pseudo label generator and its training (section 3.2.3, appendix A and B)."""
 
     encoder: GuidedEncoderSettings = Field(GuidedEncoderSettings(), description="see EncoderSettings")
@@ -165,7 +157,8 @@ class GeneratorSettings(TrainingSettings):
     crf_start: float = Field(0.1, ge=0, le=1, description=(
         "share of the training over which the weight of the CRF loss rises from 0 (not in the paper; published code "
         "of MAL: 4000 steps)"))
-    crf: CrfSettings = Field(CrfSettings(), description="see CrfSettings")
+    crf: MeanFieldSettings = Field(MeanFieldSettings(), description=(
+        "mean-field of eq. 9; its widths are in mask pixels (not in the paper)"))
     ema: float = Field(0.996, ge=0, lt=1, description=(
         "momentum of the teacher (not in the paper; published code of MAL: 0.996)"))
     epochs: int = Field(80, ge=1, description="passes over the objects (sec. 4.1: VOC 80; DESIGN: COCO 10)")
@@ -184,16 +177,15 @@ class InferenceSettings(Settings):
         "share of the propagation scores, as probabilities, in the masks, before the CRF if there is one; where "
         "`generator.points` is not `retrieved`, and for objects without extreme points, it is 0 (not in the paper: 0)"))
     batch_size: int = Field(8, ge=1, description="crops at a time (not in the paper)")
-    crf: CrfSettings = Field(CrfSettings(iterations=0), description=(
+    crf: MeanFieldSettings = Field(MeanFieldSettings(iterations=0), description=(
         "mean-field refinement at the crop's resolution; its widths are in crop pixels (not in the paper)"))
 
 
 class SynthesisSettings(Settings):
     """Masks of all objects (section 3.3)."""
 
-    masks: Literal["generator", "box", "ellipse", "grabcut", "grabcut_points"] = Field("generator", description=(
-        "generator; or what needs no network, to compare with: the filled box, the ellipse through the extreme "
-        "points, GrabCut from the box, GrabCut with the extreme points as seeds (not in the paper)"))
+    min_box: float = Field(16.0, ge=1, description=(
+        "objects with a smaller box are labelled by the box itself [px] (not in the paper)"))
     threshold: float = Field(0.5, gt=0, lt=1, description=(
         "probability from which a pixel belongs to the mask (not in the paper)"))
     inside_box: bool = Field(True, description=(

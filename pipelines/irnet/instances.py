@@ -1,4 +1,4 @@
-"""From a displacement field to instances, and from scores to masks (section 5): pure functions on arrays."""
+"""From a displacement field to instances (section 5.1): pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def refine_displacement(displacement_yx: np.ndarray, iterations: int) -> np.ndar
     """
     field = np.asarray(displacement_yx, np.float32)
     height, width = field.shape[1:]
-    here = np.stack(np.mgrid[:height, :width]).astype(np.float32)
+    here = np.indices((height, width)).astype(np.float32)
     border = np.array([height - 1, width - 1], np.float32).reshape(2, 1, 1)
     refined = field.copy()
     for _ in range(iterations):
@@ -67,7 +67,7 @@ def instance_map(displacement_yx: np.ndarray, refinements: int, centroid: float)
     if count == 0:
         return np.zeros((height, width), np.int32)
     refined = refine_displacement(field, refinements)
-    here = np.stack(np.mgrid[:height, :width])
+    here = np.indices((height, width))
     target = np.rint(here + refined).astype(np.intp)
     target[0].clip(0, height - 1, out=target[0])
     target[1].clip(0, width - 1, out=target[1])
@@ -92,44 +92,21 @@ def instance_cams(cams: np.ndarray, instances: np.ndarray, minimum: float) -> tu
     ids = np.arange(instances.max() + 1)
     highest = np.stack([ndimage.maximum(cam, instances, ids) for cam in cams])  # (C, K)
     pairs = np.argwhere(highest >= max(minimum, 1e-6))
-    maps = np.stack([cams[c] * (instances == k) for c, k in pairs]) if len(pairs) else np.zeros((0, *instances.shape))
-    return maps.astype(np.float32), pairs.astype(np.int64)
+    return split_maps(cams, instances, pairs), pairs.astype(np.int64)
 
 
-def label_map(scores: np.ndarray, threshold: float, normalise: str = "image",
-              threshold_kind: str = "score") -> tuple[np.ndarray, np.ndarray]:
-    """The best map at every pixel, or background where even that is low (section 5.2).
+def split_maps(maps: np.ndarray, instances: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """One map per pair: the class's inside the instance, 0 elsewhere.
 
     Args:
-        scores: (P, H, W), any scale, not negative.
-        threshold: see ``threshold_kind``.
-        normalise: "image" divides by the largest score of all maps, "instance" each map by its own.
-        threshold_kind: "score" compares the normalised score with ``threshold``; "percentile" calls the lowest
-            ``threshold`` of the image's positive scores background.
+        maps: (C, h, w).
+        instances: (h, w) int.
+        pairs: (P, 2) of class index and instance.
 
     Returns:
-        (H, W) int32, -1 background or the index of a map; and the normalised scores (P, H, W). Of two equal scores
-        the map that holds more of the image wins, as ties go by area.
+        (P, h, w) float32.
     """
-    if len(scores) == 0:
-        return np.full(scores.shape[1:], -1, np.int32), scores
-    maxima = scores.reshape(len(scores), -1).max(1)
-    top = maxima.max() if normalise == "image" else maxima[:, None, None]
-    normalised = scores / np.maximum(top, 1e-12)
-    by_area = np.argsort(-(normalised >= threshold).reshape(len(scores), -1).sum(1), kind="stable")
-    best = by_area[normalised[by_area].argmax(0)]
-    highest = normalised.max(0)
-    limit = threshold
-    if threshold_kind == "percentile":
-        positive = highest[highest > 0]
-        limit = float(np.quantile(positive, threshold)) if len(positive) else threshold
-    return np.where((highest >= limit) & (highest > 0), best, -1).astype(np.int32), normalised
-
-
-def components_of(labels: np.ndarray, count: int) -> list[tuple[int, np.ndarray]]:
-    """8-connected components of each label 0..count-1 of an (H, W) map: pairs of label and bool mask."""
-    found = []
-    for label in range(count):
-        components, number = ndimage.label(labels == label, structure=np.ones((3, 3)))
-        found += [(label, components == index) for index in range(1, number + 1)]
+    found = np.zeros((len(pairs), *instances.shape), np.float32)
+    for own, (c, k) in zip(found, pairs, strict=True):
+        np.copyto(own, maps[c], where=instances == k, casting="same_kind")
     return found

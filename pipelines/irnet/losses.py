@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from stages.propagation.affinity import pair_affinity
+from pipelines.irnet.relations import IGNORE
+from stages.propagation.affinity import line_highest
 from stages.propagation.pairs import neighbour_offsets, pair_views
-
-IGNORE = 255
-# Affinities are kept this far from 0 and 1: their logarithm is taken.
-_MARGIN = 1e-5
 
 
 def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radius: float) -> dict[str, Tensor]:
@@ -18,7 +16,9 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
 
     Args:
         displacement: (N, 2, h, w), (dy, dx) in cells.
-        boundary: (N, h, w) in 0..1.
+        boundary: (N, h, w) logits. The affinity of eq. 7 is a = 1 - max of sigmoid(b) on the line, so with m the
+            largest logit there log a = -softplus(m) and log(1 - a) = -softplus(-m): exact however sure the network
+            is, with a gradient of almost 1 where it is sure and wrong.
         labels: (N, h, w) pseudo class map: 0 background, 1.. classes, 255 outside the confident areas.
         radius: gamma of eq. 2 [cells].
 
@@ -27,7 +27,7 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
         The sums are divided by the numbers of pairs image by image, and averaged over the images, so that the
         gradient does not depend on how a batch is shared by processes. A set of pairs that is empty contributes 0.
     """
-    # Mixed precision may give either in half precision, where 1 - _MARGIN is 1 and long sums lose what comes last.
+    # Mixed precision may give either in half precision, where long sums lose what comes last.
     displacement = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
     boundary = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
     confident = labels != IGNORE
@@ -53,8 +53,8 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
         sums["fg"] = sums["fg"] + ((delta - wanted).abs().sum(1) * foreground).sum(dim=(1, 2))
         sums["bg"] = sums["bg"] + (delta.abs().sum(1) * background).sum(dim=(1, 2))
 
-        affinity = pair_affinity(boundary, (dy, dx)).clamp(_MARGIN, 1 - _MARGIN)
-        log_same, log_other = affinity.log(), (1 - affinity).log()
+        highest = line_highest(boundary, (dy, dx))
+        log_same, log_other = functional.logsigmoid(-highest), functional.logsigmoid(highest)
         sums["log_fg"] = sums["log_fg"] + (log_same * foreground).sum(dim=(1, 2))
         sums["log_bg"] = sums["log_bg"] + (log_same * background).sum(dim=(1, 2))
         sums["log_other"] = sums["log_other"] + (log_other * other).sum(dim=(1, 2))

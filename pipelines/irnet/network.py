@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.irnet.settings import NetworkSettings
-from stages.cues.backbone import Backbone, Grid, resample
+from pipelines.irnet.settings import IRNetSettings, NetworkSettings
+from stages.cues.backbone import Backbone, Grid, grid_of, resample
+from stages.cues.classification import classifier_backbone
 
 
 def _layer(inputs: int, outputs: int, groups: int) -> nn.Sequential:
@@ -28,6 +30,8 @@ class IRNet(nn.Module):
         settings: widths and groups.
         grid: the cells of both outputs.
     """
+
+    displacement_mean: Tensor
 
     def __init__(self, backbone: Backbone, settings: NetworkSettings, grid: Grid) -> None:
         super().__init__()
@@ -59,11 +63,13 @@ class IRNet(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB images (N, 3, H, W) to displacement (N, 2, h, w) as (dy, dx) in cells and boundary (N, h, w) in 0..1.
+        """RGB images (N, 3, H, W) to displacement (N, 2, h, w) as (dy, dx) in cells and boundary (N, h, w), logits.
 
-        The mean that training leaves in ``displacement_mean`` is already subtracted (section 4.3).
+        The losses want the logits; inference (``fields.fields``) gives their sigmoid. The mean that training leaves in
+        ``displacement_mean`` is already subtracted (section 4.3).
         """
-        size = tuple(-(-side // int(self.grid.stride)) for side in images.shape[-2:])
+        stride = int(self.grid.stride)
+        size = (-(-images.shape[-2] // stride), -(-images.shape[-1] // stride))
         with torch.no_grad():
             levels = self.backbone.levels(images)
         reduced = []
@@ -73,7 +79,7 @@ class IRNet(nn.Module):
             reduced.append(level)
         return self._displacement(reduced, size), self._boundary(reduced, size)
 
-    def _displacement(self, levels: list[Tensor], size: tuple[int, ...]) -> Tensor:
+    def _displacement(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Top-down path: upsample, concatenate with the next finer level, 1x1 convolution."""
         features = self.reduce[-1](levels[-1])
         for level in range(len(levels) - 2, -1, -1):
@@ -83,13 +89,18 @@ class IRNet(nn.Module):
                 features = resample(features, source, target, own.shape[-2:])
             features = self.merge[level](torch.cat([own, features], dim=1))
         if self.level_grids[0] != self.grid:
-            features = resample(features, self.level_grids[0], self.grid, (size[0], size[1]))
+            features = resample(features, self.level_grids[0], self.grid, size)
         return self.decode(features) - self.displacement_mean.view(1, 2, 1, 1)
 
-    def _boundary(self, levels: list[Tensor], size: tuple[int, ...]) -> Tensor:
-        """Each level reduced and resized to the grid, all together through one last 1x1 convolution."""
+    def _boundary(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Each level reduced and resized to the grid, all together through one last 1x1 convolution, to logits."""
         maps = []
         for level, edge, grid in zip(levels, self.edge, self.level_grids, strict=True):
             features = edge(level)
-            maps.append(features if grid == self.grid else resample(features, grid, self.grid, (size[0], size[1])))
-        return self.edge_last(torch.cat(maps, dim=1)).sigmoid()[:, 0]
+            maps.append(features if grid == self.grid else resample(features, grid, self.grid, size))
+        return self.edge_last(torch.cat(maps, dim=1))[:, 0]
+
+
+def build_irnet(classifier: Path, settings: IRNetSettings, device: torch.device) -> IRNet:
+    """IRNet on the trained classifier's backbone, its own layers fresh."""
+    return IRNet(classifier_backbone(classifier, device), settings.network, grid_of(settings.grid)).to(device)

@@ -6,48 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.cues.settings import AugmentSettings, BackboneSettings
-from stages.runtime.settings import Settings
-
-
-class ClassifierSettings(Settings):
-    """The multi-label classifier behind the attention maps (section 3)."""
-
-    backbone: BackboneSettings = Field(BackboneSettings(), description="network (sec. 3: ResNet50, stride 16)")
-    augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
-    epochs: int = Field(5, ge=1, description="passes over the training images (not in the paper; published code: 5)")
-    batch_size: int = Field(16, ge=1, description="images per step (not in the paper; published code: 16)")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer (sec. 6.1: SGD)")
-    schedule: Literal["polynomial", "one_cycle", "cosine"] = Field(
-        "polynomial", description="how the rate changes (sec. 6.1: polynomial decay)")
-    learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
-    backbone_factor: float = Field(0.1, ge=0, description="factor on the rate of the backbone (not in the paper)")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
-    logit_scale: float = Field(1.0, gt=0, description="factor on the class scores; more than 1 helps a network that "
-                                                      "starts from nothing (not in the paper: 1)")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of feature channels dropped (not in the paper)")
-
-
-class CamSettings(Settings):
-    """Inference of the attention maps (eq. 1)."""
-
-    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1,
-                                      description="factors on the image's size (not in the paper; published code)")
-    flip: bool = Field(True, description="also look at the mirrored image (not in the paper; published code)")
-
-
-class CrfSettings(Settings):
-    """Dense CRF on confident areas (section 4.2); the paper gives no values."""
-
-    iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
-    confidence: float = Field(0.7, gt=0.5, lt=1, description="probability of the given label (not in the paper)")
-    gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (not in the paper)")
-    gaussian_weight: float = Field(3.0, ge=0, description="weight of the smoothness kernel (not in the paper)")
-    bilateral_xy: float = Field(50.0, gt=0, description="spatial deviation of the appearance kernel [px] "
-                                                        "(not in the paper)")
-    bilateral_rgb: float = Field(5.0, gt=0, description="colour deviation of the appearance kernel [0..255] "
-                                                        "(not in the paper)")
-    bilateral_weight: float = Field(10.0, ge=0, description="weight of the appearance kernel (not in the paper)")
+from stages.cues.settings import AugmentSettings, CamSettings, ClassifierSettings, ViewSettings
+from stages.propagation.settings import DenseCrfSettings
+from stages.runtime.settings import Settings, TrainingSettings
 
 
 class RelationSettings(Settings):
@@ -56,7 +17,7 @@ class RelationSettings(Settings):
     foreground: float = Field(0.3, gt=0, lt=1,
                               description="attention above which a pixel is foreground (sec. 4.2: 0.3)")
     background: float = Field(0.05, ge=0, lt=1, description="attention below which it is background (sec. 4.2: 0.05)")
-    crf: CrfSettings = Field(CrfSettings(), description="refinement of each area (sec. 4.2)")
+    crf: DenseCrfSettings = Field(DenseCrfSettings(), description="refinement of each area (sec. 4.2)")
 
     @model_validator(mode="after")
     def _ordered(self) -> RelationSettings:
@@ -65,7 +26,7 @@ class RelationSettings(Settings):
         return self
 
 
-class NetworkSettings(Settings):
+class NetworkSettings(TrainingSettings):
     """IRNet and its training (sections 4.1, 4.3 to 4.5, 6.1)."""
 
     channels: int = Field(256, ge=8, description="widest displacement features [channels] (sec. 4.1: 256)")
@@ -74,23 +35,19 @@ class NetworkSettings(Settings):
     augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
     epochs: int = Field(3, ge=1, description="passes over the training images (not in the paper; published code: 3)")
     batch_size: int = Field(32, ge=1, description="images per step (not in the paper; published code: 32)")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer (sec. 6.1: SGD)")
-    schedule: Literal["polynomial", "one_cycle", "cosine"] = Field(
-        "polynomial", description="how the rate changes (sec. 6.1: polynomial decay)")
-    learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1)")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the paper)")
+    learning_rate: float = Field(0.1, gt=0, description="initial rate (sec. 6.1: 0.1, with sgd and polynomial)")
     displacement_factor: float = Field(10.0, gt=0, description="factor on the gradient that the displacement branch "
                                                                "receives; without effect under adamw, which "
                                                                "ignores the scale of a gradient (sec. 6.1: 10)")
     radius: float = Field(10.0, gt=1, description="pairs are closer than this [cells] (sec. 6.1: 10)")
+    max_pixels: float = Field(4e6, ge=1024, description="images with more pixels are made smaller where their mean "
+                                                        "displacement is taken [px] (not in the paper)")
     mean_over: Literal["all", "foreground"] = Field(
         "all", description="pixels whose mean displacement is subtracted (sec. 4.3 says the mean of D)")
 
 
-class FieldSettings(Settings):
+class FieldSettings(ViewSettings):
     """Inference of displacement field and class boundary map."""
-
-    flip: bool = Field(True, description="average with the mirrored image (not in the paper)")
 
 
 class PropagationSettings(Settings):

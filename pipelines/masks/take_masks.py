@@ -1,13 +1,15 @@
 """Take the true masks of the training images as labels.
 
-Reads data/dataset/train_truth.json; writes data/masks/pseudo_labels.json and an empty data/masks/gallery. Together
-with stages that measure, this is the only one that may read a truth file.
+Reads data/dataset/train_truth.json; writes data/masks/pseudo_labels.json, a data/masks/figures.json without figures and
+an empty data/masks/gallery. Together with stages that measure, this is the only one that may read a truth file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from stages.labels.coco import category_indices, image_entries, write_instances
+from stages.labels.figures import write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
@@ -17,8 +19,6 @@ from stages.runtime.work import Work
 
 def main(params: Path) -> None:
     """Copy the things, crowds included; every object gets score 1."""
-    from stages.labels.coco import category_indices, write_instances
-
     truth = read_json(layout.TRUTH["train"])
     if truth.get("info", {}).get("truth") != "masks":
         reason = truth.get("info", {}).get("reason", "it has no masks")
@@ -28,11 +28,12 @@ def main(params: Path) -> None:
         annotations = [{"image_id": item["image_id"], "category_id": item["category_id"],
                         "segmentation": item["segmentation"], "score": 1.0, "iscrowd": item.get("iscrowd", 0)}
                        for item in truth["annotations"] if item["category_id"] in things]
-        images = [{key: image[key] for key in ("id", "file_name", "width", "height")} for image in truth["images"]]
-        write_instances(work.path("pseudo_labels.json"), images, truth["categories"], annotations)
+        write_instances(work.path("pseudo_labels.json"), image_entries(truth["images"]), truth["categories"],
+                        annotations)
+        write_figures(work.path("figures.json"), {})
         write_json(work.subfolder("gallery") / "panels.json", [])
-        work.publish({"pseudo_labels.json": layout.pseudo_labels("masks"),
-                      "gallery": layout.method_data("masks") / "gallery"})
+        folder = layout.method_data("masks")
+        work.publish({name: folder / name for name in ("pseudo_labels.json", "figures.json", "gallery")})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +32,8 @@ class TokenEncoder(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str, weights: str, arguments: Mapping[str, Any], side: int, stride: int) -> None:
+    def __init__(self, name: str, weights: str, arguments: Mapping[str, object], side: int, stride: int) -> None:
         super().__init__()
-        import timm
-
         options: dict[str, Any] = {"pretrained": weights != "none", "num_classes": 0, "global_pool": "",
                                    "img_size": side, **arguments}
         if weights not in ("imagenet", "none"):

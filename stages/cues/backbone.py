@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -81,8 +82,6 @@ class Backbone(nn.Module):
 
     def __init__(self, settings: BackboneSettings) -> None:
         super().__init__()
-        import timm
-
         self.settings = settings
         try:
             self.body = timm.create_model(settings.name, pretrained=settings.weights == "imagenet", num_classes=0,
@@ -108,6 +107,7 @@ class Backbone(nn.Module):
 
     def _measure(self, origins: Mapping[int, float]) -> None:
         """Find the channels and grids of the levels by one small forward pass."""
+        self._origins = dict(origins)
         side = _PROBE
         was_training = self.training
         self.eval()
@@ -122,6 +122,21 @@ class Backbone(nn.Module):
         if self.grid.stride != self.settings.stride:
             raise UserError(f"backbone {self.settings.name!r}: stride {self.settings.stride} cannot be had, the last "
                             f"map has stride {self.grid.stride:g}; choose that, or another backbone")
+
+    def grid_at(self, name: str) -> Grid:
+        """Where the cells lie of what a layer gives, by its name in ``body``, e.g. ``layer3``."""
+        widths: list[int] = []
+        hook = dict(self.body.named_modules())[name].register_forward_hook(
+            lambda module, inputs, output: widths.append(output.shape[-1]))
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                self.forward(torch.zeros(1, 3, _PROBE, _PROBE, dtype=torch.uint8, device=self.mean.device))
+        finally:
+            hook.remove()
+            self.train(was_training)
+        return _grid(_PROBE, widths[-1], self._origins)
 
     def _normalise(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -239,5 +254,5 @@ def _limit_stride(model: nn.Module, stride: int) -> dict[int, float]:
     return origins
 
 
-def _pair(value: Any) -> int:
+def _pair(value: int | tuple[int, ...] | list[int]) -> int:
     return int(value[0] if isinstance(value, (tuple, list)) else value)

@@ -1,4 +1,4 @@
-"""Multi-label image classifier and its class attention maps (IRNet, section 3)."""
+"""Multi-label image classifier (IRNet, section 3), open at any of its layers, and Grad-CAM through them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.cues.backbone import Backbone, BackboneSettings, Grid, resample
+from stages.cues.backbone import Backbone
+from stages.cues.settings import BackboneSettings
+from stages.runtime.errors import UserError
+from stages.runtime.settings import nearest
 
 
 class Classifier(nn.Module):
@@ -26,64 +29,101 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(self.backbone.width, classes, 1, bias=False)
         nn.init.normal_(self.head.weight, std=0.01)
+        self.inserted = nn.ModuleDict()
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W) to class logits (N, classes)."""
         features = self.dropout(self.backbone(images))
         return self.scale * self.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
 
-    def attention(self, images: Tensor) -> Tensor:
-        """RGB images (N, 3, H, W) to phi_c^T f(x), the numerator of eq. 1, below 0 cut off: (N, classes, h, w)."""
-        return functional.relu(self.head(self.backbone(images)))
+    def layer(self, name: str) -> nn.Module:
+        """A layer of the backbone by its name, e.g. ``layer4`` or ``layer4.1.conv2`` of a ResNet.
+
+        Raises:
+            UserError: there is none of that name; those of the upper levels are listed.
+        """
+        layers = dict(self.backbone.body.named_modules())
+        if not name or name not in layers:
+            shown = [known for known in layers if known and known.count(".") < 2]
+            raise UserError(f"layer {name!r}: backbone {self.backbone.settings.name!r} has none of that name"
+                            f"{nearest(name, list(layers))} (it has {', '.join(shown)}, and what lies below them)")
+        return layers[name]
+
+    def insert_behind(self, name: str, module: nn.Module) -> None:
+        """Let ``module`` change what a named layer of the backbone gives; it is trained and saved with the rest.
+
+        Args:
+            name: see ``layer``.
+            module: features (N, C, h, w) to features of the same shape, e.g. peak attention (BESTIE sec. 3.3).
+
+        Raises:
+            UserError: no such layer, or there is a module behind it already.
+        """
+        layer, key = self.layer(name), name.replace(".", "_")
+        if key in self.inserted:
+            raise UserError(f"layer {name!r}: there is a {type(self.inserted[key]).__name__} behind it already")
+        self.inserted[key] = module
+        layer.register_forward_hook(_Behind(module))
+
+    def open_at(self, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+        """One forward pass that also shows a layer.
+
+        Args:
+            name: see ``layer``.
+            images: RGB (N, 3, H, W).
+
+        Returns:
+            Features (N, C, h, w) of the named layer (after what is inserted behind it) and logits (N, classes). Where
+            gradients are kept, ``torch.autograd.grad(logits[:, c].sum(), features)`` gives those of a class, also of
+            a frozen network.
+        """
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if torch.is_grad_enabled() and not output.requires_grad:
+                output.requires_grad_()
+            kept.append(output)
+            return output.clone()  # what comes next may work in place
+
+        hook = self.layer(name).register_forward_hook(keep)
+        try:
+            logits = self(images)
+        finally:
+            hook.remove()
+        return kept[-1], logits
 
 
-def class_attention_maps(model: Classifier, image: Tensor, classes: Sequence[int], *, scales: Sequence[float],
-                         flip: bool, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Attention maps of the classes that an image has, over several scales (IRNet eq. 1).
+class _Behind:
+    """A forward hook that hands a layer's output to a module.
 
-    The maps of all scales, and of the mirrored image, are brought to one grid and added before they are divided by
-    their maximum (scales and flips are not in the paper).
+    An object and no function, because a deep copy of the network (an EMA teacher) must use its own copy of the module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return self.module(output)
+
+
+def grad_cam(model: Classifier, image: Tensor, layer: str, classes: Sequence[int]) -> Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2): ReLU of the features weighted by their mean gradients.
 
     Args:
         model: in evaluation mode.
-        image: (3, H, W) uint8 RGB on the model's device.
-        classes: indices of the classes that the image's tags name; the maps of others are zero by definition.
-        scales: factors on the image's size.
-        flip: also look at the mirrored image.
-        grid: where the result's cells lie, e.g. ``grid_of(4)``.
+        image: (3, H, W) RGB on the model's device.
+        layer: name of a layer of the backbone; its cells lie on ``model.backbone.grid_at(layer)``.
+        classes: indices of the classes.
 
     Returns:
-        Maps (len(classes), ceil(H / stride), ceil(W / stride)) in 0..1, float32, the maximum of each 1 (or 0 where
-        a class has no attention at all), and the probabilities (classes of the model,) averaged over the views.
+        (len(classes), h, w) on the layer's cells, not negative, not normalised.
     """
-    height, width = image.shape[-2:]
-    size = (-(-height // int(grid.stride)), -(-width // int(grid.stride)))
-    total = torch.zeros(len(classes), *size, device=image.device)
-    probabilities = []
-    for scale in scales:
-        scaled = _scaled(image, scale)
-        views = torch.stack([scaled, scaled.flip(-1)]) if flip else scaled[None]
-        features = model.backbone(views)
-        logits = model.scale * model.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
-        probabilities.append(logits.sigmoid())
-        attention = functional.relu(model.head(features))[:, list(classes)]
-        own = model.backbone.grid
-        # Pixel p of the scaled image is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
-        rows, columns = (Grid(own.stride / ratio, (own.origin + 0.5) / ratio - 0.5)
-                         for ratio in (scaled.shape[-2] / height, scaled.shape[-1] / width))
-        total += resample(attention[:1], rows, grid, size, (columns, grid))[0]
-        if flip:
-            # Pixel p of the image is pixel width - 1 - p of its mirror image.
-            mirrored = Grid(-grid.stride, width - 1 - grid.origin)
-            total += resample(attention[1:], rows, grid, size, (columns, mirrored))[0]
-    maxima = total.amax(dim=(1, 2), keepdim=True)
-    return total / maxima.clamp(min=1e-8), torch.cat(probabilities).mean(0)
-
-
-def _scaled(image: Tensor, scale: float) -> Tensor:
-    """A (3, H, W) image times ``scale`` in size, as float in 0..1."""
-    image = image.float()[None] / 255
-    if scale == 1:
-        return image[0]
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    return functional.interpolate(image, size=size, mode="bilinear", antialias=scale < 1)[0]
+    with torch.inference_mode(False), torch.enable_grad():
+        # What was made in inference mode cannot take part in a backward pass; a copy can.
+        features, logits = model.open_at(layer, image[None].clone())
+        maps = []
+        for index in classes:
+            gradient, = torch.autograd.grad(logits[0, index], features, retain_graph=True)
+            weights = gradient[0].mean(dim=(1, 2), keepdim=True)
+            maps.append(functional.relu((weights * features[0]).sum(0)).detach())
+    return torch.stack(maps) if maps else features.new_zeros((0, *features.shape[-2:])).detach()

@@ -7,15 +7,19 @@ centres on integers; boxes are xyxy on pixel edges, so that a single pixel at co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
+from stages.labels.coco import Entry
+
 Window = tuple[int, int, int, int]
+Numbers = Sequence[float] | np.ndarray
+"""A few numbers, e.g. the four of a box."""
 
 
-def object_box(labels: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def object_box(labels: Entry) -> tuple[float, float, float, float]:
     """Box (xyxy) of an object with ``extreme_points`` (whose pixels belong to it) or, without them, ``bbox``.
 
     Raises:
@@ -28,7 +32,7 @@ def object_box(labels: Mapping[str, Any]) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def crop_window(box_xyxy: Sequence[float], size: tuple[int, int], margins: Sequence[float]) -> Window:
+def crop_window(box_xyxy: Numbers, size: tuple[int, int], margins: Numbers) -> Window:
     """The box with a margin on each side, in whole pixels, cut at the image's border and at least one pixel wide.
 
     Args:
@@ -47,8 +51,6 @@ def crop_window(box_xyxy: Sequence[float], size: tuple[int, int], margins: Seque
 
 def cut(image: np.ndarray, window: Window, side: int) -> np.ndarray:
     """The window of an image (H, W, C), brought to (side, side, C); its proportions are not kept."""
-    import cv2
-
     x0, y0, x1, y1 = window
     part = image[y0:y1, x0:x1]
     shrinks = part.shape[0] * part.shape[1] > side * side
@@ -67,7 +69,7 @@ def points_in_window(points_xy: Sequence[Sequence[float]], window: Window, size:
     return (points + 0.5 - (x0, y0)) * (size[0] / (x1 - x0), size[1] / (y1 - y0)) - 0.5
 
 
-def box_in_crop(box_xyxy: Sequence[float], window: Window, side: int) -> np.ndarray:
+def box_in_crop(box_xyxy: Numbers, window: Window, side: int) -> np.ndarray:
     """A box of the image on the crop's pixel edges: (4,) float64, cut at the crop's border."""
     x0, y0, x1, y1 = window
     scale = side / (x1 - x0), side / (y1 - y0)
@@ -75,7 +77,7 @@ def box_in_crop(box_xyxy: Sequence[float], window: Window, side: int) -> np.ndar
     return np.clip(corners, 0, side).reshape(4)
 
 
-def cells_in_box(box_xyxy: Sequence[float], side: float, cells: int) -> np.ndarray:
+def cells_in_box(box_xyxy: Numbers, side: float, cells: int) -> np.ndarray:
     """(cells, cells) bool: the cells of a crop of ``side`` pixels whose centre lies inside the box; at least one."""
     left, top, right, bottom = (value * cells / side for value in box_xyxy)
     centres = np.arange(cells) + 0.5
@@ -94,8 +96,6 @@ def cells_of(points_xy: np.ndarray, side: int, cells: int) -> np.ndarray:
 
 def paste(values: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
     """Values of a crop (s, s), brought to the window's size bilinearly, in an image (H, W) float32 of zeros."""
-    import cv2
-
     x0, y0, x1, y1 = window
     whole = np.zeros(size, np.float32)
     shrinks = (x1 - x0) * (y1 - y0) < values.size
@@ -107,8 +107,6 @@ def paste(values: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarr
 def sample_map(values: np.ndarray, source: Window, target: Window, cells: int) -> np.ndarray:
     """A map (n, n) float over one window, read bilinearly at the centres of the cells of another: (cells, cells)
     float32; beyond the source's border its nearest cell counts."""
-    import cv2
-
     places = []
     for low, high, start, end, count in ((target[0], target[2], source[0], source[2], values.shape[1]),
                                          (target[1], target[3], source[1], source[3], values.shape[0])):
@@ -118,9 +116,10 @@ def sample_map(values: np.ndarray, source: Window, target: Window, cells: int) -
     return cv2.remap(np.asarray(values, np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def sample_cells(labels: np.ndarray, source: Window, target: Window, cells: int) -> np.ndarray:
-    """A label map (n, n) over one window, read at the centres of the cells of another: (cells, cells), -1 outside."""
-    found = np.full((cells, cells), -1, labels.dtype)
+def sample_cells(labels: np.ndarray, source: Window, target: Window, cells: int, outside: int = -1) -> np.ndarray:
+    """A label map (n, n) over one window, read at the centres of the cells of another: (cells, cells); ``outside``
+    where the first window does not reach."""
+    found = np.full((cells, cells), outside, labels.dtype)
     indices, inside = [], []
     for low, high, start, end, count in ((target[1], target[3], source[1], source[3], labels.shape[0]),
                                          (target[0], target[2], source[0], source[2], labels.shape[1])):

@@ -1,4 +1,4 @@
-"""Settings of backbones and of random views; apart from the code, because they are read before torch is needed."""
+"""Settings of backbones, views and classifiers; apart from the code, because they are read before torch is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from stages.runtime.settings import Settings
+from stages.runtime.settings import Settings, TrainingSettings
 
 
 class BackboneSettings(Settings):
@@ -42,3 +42,34 @@ class AugmentSettings(Settings):
             if span is not None and not 0 < span[0] <= span[1]:
                 raise ValueError(f"{name}: a range [low, high] with 0 < low <= high was expected, found {list(span)}")
         return self
+
+
+class ViewSettings(Settings):
+    """How a network looks at a whole image."""
+
+    flip: bool = Field(True, description="average with the mirrored image (not in the paper)")
+    max_pixels: float = Field(4e6, ge=1024, description=(
+        "a view that would have more pixels is taken at the largest scale that fits, for want of memory [px] "
+        "(not in the paper)"))
+
+
+class CamSettings(ViewSettings):
+    """Inference of class attention maps (IRNet eq. 1)."""
+
+    flip: bool = Field(True, description="also look at the mirrored image (not in the paper; published code)")
+    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1, description=(
+        "factors on the image's size (not in the paper; published code)"))
+
+
+class ClassifierSettings(TrainingSettings):
+    """The multi-label classifier behind class attention maps (IRNet sec. 3, with its values)."""
+
+    backbone: BackboneSettings = Field(BackboneSettings(), description="network (IRNet sec. 3: ResNet50, stride 16)")
+    augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
+    epochs: int = Field(5, ge=1, description="passes over the training images (not in the paper; published code: 5)")
+    batch_size: int = Field(16, ge=1, description="images per step (not in the paper; published code: 16)")
+    learning_rate: float = Field(0.1, gt=0, description="initial rate (IRNet sec. 6.1: 0.1, with sgd and polynomial)")
+    backbone_factor: float = Field(0.1, ge=0, description="factor on the rate of the backbone (not in the paper)")
+    logit_scale: float = Field(1.0, gt=0, description="factor on the class scores; more than 1 helps a network that "
+                                                      "starts from nothing (not in the paper: 1)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of feature channels dropped (not in the paper)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from stages.cues.crops import crop_window, paste, points_in_window
@@ -56,8 +57,6 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
     Returns:
         (H, W) bool; the box itself where GrabCut loses the object, or has no background to learn from.
     """
-    import cv2
-
     size = image.shape[:2]
     box = box_mask(box_xyxy, size)
     x0, y0, x1, y1 = crop_window(box_xyxy, size, (margin,) * 4)

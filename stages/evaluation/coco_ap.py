@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from stages.evaluation.records import Record
 
 SIZES = ("small", "medium", "large")
 
@@ -26,8 +30,8 @@ class CocoResult:
     per_class: dict[int, dict[str, float]]
 
 
-def coco_average_precision(images: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]],
-                           detections: Sequence[Mapping[str, Any]], categories: Sequence[int],
+def coco_average_precision(images: Sequence[Record], truth: Sequence[Record],
+                           detections: Sequence[Record], categories: Sequence[int],
                            max_detections: int = 100, medium_from: float = 32.0 ** 2,
                            large_from: float = 96.0 ** 2) -> CocoResult:
     """Run COCOeval on masks.
@@ -48,8 +52,8 @@ def coco_average_precision(images: Sequence[Mapping[str, Any]], truth: Sequence[
     })
 
 
-def class_curves(images: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]],
-                 detections: Sequence[Mapping[str, Any]], categories: Sequence[int], max_detections: int,
+def class_curves(images: Sequence[Record], truth: Sequence[Record],
+                 detections: Sequence[Record], categories: Sequence[int], max_detections: int,
                  sizes_from: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
     """COCOeval's tables, class by class.
 
@@ -79,13 +83,11 @@ def class_curves(images: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[st
     return precision, recall
 
 
-def _class_curve(images: list[Mapping[str, Any]], truth: list[Mapping[str, Any]], detections: list[Mapping[str, Any]],
+def _class_curve(images: list[Record], truth: list[Record], detections: list[Record],
                  category: int, max_detections: int, ranges: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
     """One class: precision (10, 101, 4) and recall (10, 4)."""
-    from pycocotools.cocoeval import COCOeval
-
     with contextlib.redirect_stdout(io.StringIO()):
-        names = [{"id": category}]
+        names: list[Record] = [{"id": category}]
         evaluator = COCOeval(_index(images, truth, names), _index(images, detections, names), "segm")
         evaluator.params.maxDets = [max_detections]
         evaluator.params.areaRng, evaluator.params.areaRngLbl = ranges, ["all", *SIZES]
@@ -95,19 +97,16 @@ def _class_curve(images: list[Mapping[str, Any]], truth: list[Mapping[str, Any]]
     return evaluator.eval["precision"][:, :, 0, :, 0], evaluator.eval["recall"][:, 0, :, 0]
 
 
-def _by_class(annotations: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+def _by_class(annotations: Sequence[Record]) -> dict[int, list[Record]]:
+    groups: dict[int, list[Record]] = {}
     for annotation in annotations:
         groups.setdefault(annotation["category_id"], []).append(annotation)
     return groups
 
 
-def _index(images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]],
-           categories: list[dict[str, Any]]) -> Any:
+def _index(images: Sequence[Record], annotations: Sequence[Record],
+           categories: list[Record]) -> COCO:
     """A pycocotools COCO object of copies: COCOeval writes into what it is given."""
-    from pycocotools import mask as rle
-    from pycocotools.coco import COCO
-
     copies = []
     for number, annotation in enumerate(annotations, start=1):
         area = annotation["area"] if "area" in annotation else float(rle.area(annotation["segmentation"]))

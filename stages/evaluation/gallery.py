@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from stages.evaluation.records import Record
 from stages.labels import drawing, rle
 from stages.labels.images import read_rgb
 from stages.runtime import layout
@@ -42,15 +43,15 @@ class Entry:
 class Sources:
     """Annotations of one split by image id; a kind that does not exist is empty and gives no panel."""
 
-    weak: Mapping[int, list[dict[str, Any]]] | None
-    labels: Mapping[int, list[dict[str, Any]]] | None
-    truth: Mapping[int, list[dict[str, Any]]] | None
-    predictions: Mapping[int, list[dict[str, Any]]] | None
+    weak: Mapping[int, list[Record]] | None
+    labels: Mapping[int, list[Record]] | None
+    truth: Mapping[int, list[Record]] | None
+    predictions: Mapping[int, list[Record]] | None
     names: Mapping[int, str]
     things: frozenset[int]
 
 
-def choose(images: Sequence[Mapping[str, Any]], preferred: Sequence[int], count: int) -> list[Mapping[str, Any]]:
+def choose(images: Sequence[Record], preferred: Sequence[int], count: int) -> list[Record]:
     """At most ``count`` images: first those that have panels, in their order, then others evenly over the rest."""
     by_id = {image["id"]: image for image in images}
     chosen = [by_id[number] for number in dict.fromkeys(preferred) if number in by_id][:count]
@@ -60,7 +61,7 @@ def choose(images: Sequence[Mapping[str, Any]], preferred: Sequence[int], count:
     return chosen + [rest[place] for place in places]
 
 
-def read_panels(folder: Path) -> list[dict[str, Any]]:
+def read_panels(folder: Path) -> list[Record]:
     """The method's panels from ``panels.json``; none if the method shows none.
 
     They belong to training images unless they carry ``"split": "val"`` (ids may repeat from one split to the other).
@@ -80,7 +81,7 @@ def read_panels(folder: Path) -> list[dict[str, Any]]:
     return panels
 
 
-def entry(image: Mapping[str, Any], sources: Sources, panels: Sequence[Mapping[str, Any]], folder: Path,
+def entry(image: Record, sources: Sources, panels: Sequence[Record], folder: Path,
           width: int, min_score: float) -> Entry:
     """Draw everything there is about one image."""
     stored = read_rgb(layout.IMAGES / image["file_name"])
@@ -107,24 +108,24 @@ def entry(image: Mapping[str, Any], sources: Sources, panels: Sequence[Mapping[s
     return result
 
 
-def by_score(annotations: Any) -> list[dict[str, Any]]:
+def by_score(annotations: Iterable[Record]) -> list[Record]:
     """Best score first; undecided regions last, where everything covers them."""
     return sorted(annotations, key=lambda item: (item.get("iscrowd", 0), -item.get("score", 1.0)))
 
 
-def count(items: Sequence[Any], noun: str) -> str:
+def count(items: Sequence[Record], noun: str) -> str:
     """``1 mask``, ``2 masks``, ``no mask``."""
     return f"{len(items) or 'no'} {noun}{'s' if len(items) > 1 else ''}"
 
 
-def draw_masks(base: np.ndarray, annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def draw_masks(base: np.ndarray, annotations: Sequence[Record]) -> np.ndarray:
     """Masks in their classes' colours on the faded image, the first on top; crowds and undecided regions in black."""
     masks = [drawing.enlarge_mask(rle.decode(item["segmentation"]), base.shape[:2]) for item in annotations]
     return drawing.overlay_masks(drawing.faded(base), masks, [-1 if item.get("iscrowd", 0) else item["category_id"]
                                                for item in annotations])
 
 
-def draw_weak(base: np.ndarray, annotations: Sequence[Mapping[str, Any]], scale: tuple[float, float]) -> np.ndarray:
+def draw_weak(base: np.ndarray, annotations: Sequence[Record], scale: tuple[float, float]) -> np.ndarray:
     """Masks, boxes, extreme points and points as the annotator gave them."""
     picture = draw_masks(base, [item for item in annotations if "segmentation" in item])
     for item in annotations:
@@ -146,8 +147,6 @@ def css(colour: tuple[int, int, int]) -> str:
 
 def panel(title: str, note: str, picture: np.ndarray, width: int | None = None, quality: int = 85) -> Panel:
     """Encode an RGB picture as a JPEG in a data URI, made smaller if wider than ``width``."""
-    from PIL import Image
-
     if width is not None and picture.shape[1] > width:
         picture = drawing.enlarge(picture, width)
     buffer = BytesIO()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from stages.evaluation.records import Record
 from stages.labels.coco import is_thing, read_coco
 from stages.runtime.errors import UserError, summarise
 from stages.runtime.files import read_json
@@ -25,9 +25,9 @@ class Truth:
     """
 
     path: Path
-    images: list[dict[str, Any]]
-    categories: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    images: list[Record]
+    categories: list[Record]
+    annotations: list[Record]
     reason: str
 
     @property
@@ -63,7 +63,7 @@ def read_truth(path: Path) -> Truth:
                  sorted(content["categories"], key=lambda item: item["id"]), content["annotations"], reason)
 
 
-def check_results(path: Path, results: Sequence[Mapping[str, Any]], truth: Truth) -> None:
+def check_results(path: Path, results: Sequence[Record], truth: Truth) -> None:
     """Refuse results that do not belong to the truth.
 
     Raises:
@@ -89,14 +89,14 @@ def check_results(path: Path, results: Sequence[Mapping[str, Any]], truth: Truth
         raise UserError(summarise(problems, f"{path}: does not fit {truth.path}; run `dvc repro` to make it anew:"))
 
 
-def read_labels(path: Path, truth: Truth) -> list[dict[str, Any]]:
+def read_labels(path: Path, truth: Truth) -> list[Record]:
     """Read the annotations of a pseudo-label file and check them against ``truth``."""
     content = read_coco(path)
     check_results(path, content["annotations"], truth)
     return content["annotations"]
 
 
-def read_predictions(path: Path, truth: Truth) -> list[dict[str, Any]]:
+def read_predictions(path: Path, truth: Truth) -> list[Record]:
     """Read a COCO results file and check it against ``truth``."""
     content = read_json(path)
     if not isinstance(content, list):

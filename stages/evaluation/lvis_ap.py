@@ -8,13 +8,13 @@ class has its AP, and the mean of the rare, the common and the frequent classes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from stages.evaluation.coco_ap import class_curves
+from stages.evaluation.records import Record
 from stages.labels import rle
 
 MAX_DETECTIONS = 300
@@ -34,8 +34,8 @@ class LvisResult:
     per_class: dict[int, float]
 
 
-def federated_average_precision(images: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]],
-                                detections: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]],
+def federated_average_precision(images: Sequence[Record], truth: Sequence[Record],
+                                detections: Sequence[Record], categories: Sequence[Record],
                                 max_detections: int = MAX_DETECTIONS, medium_from: float = 32.0 ** 2,
                                 large_from: float = 96.0 ** 2) -> LvisResult:
     """Measure masks by the LVIS protocol.
@@ -62,17 +62,17 @@ def federated_average_precision(images: Sequence[Mapping[str, Any]], truth: Sequ
                              for column, category in enumerate(categories) if precision[0, 0, column, 0] > -1})
 
 
-def best_of_each_image(detections: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def best_of_each_image(detections: Iterable[Record], count: int) -> list[Record]:
     """The ``count`` best-scored detections of each image, over all classes; of equal scores the first ones."""
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+    groups: dict[int, list[Record]] = {}
     for item in detections:
         groups.setdefault(item["image_id"], []).append(item)
     return [item for group in groups.values()
             for item in sorted(group, key=lambda item: -item.get("score", 1.0))[:count]]
 
 
-def judged_detections(images: Iterable[Mapping[str, Any]], truth: Iterable[Mapping[str, Any]],
-                      detections: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def judged_detections(images: Iterable[Record], truth: Iterable[Record],
+                      detections: Iterable[Record]) -> list[Record]:
     """The detections of classes that were looked for in their image: they have truth there, or are known absent."""
     known = {image["id"]: set(image["neg_category_ids"]) for image in images}
     for item in truth:
@@ -80,8 +80,8 @@ def judged_detections(images: Iterable[Mapping[str, Any]], truth: Iterable[Mappi
     return [item for item in detections if item["category_id"] in known[item["image_id"]]]
 
 
-def _excuses(images: Iterable[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]],
-             detections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _excuses(images: Iterable[Record], truth: Sequence[Record],
+             detections: Iterable[Record]) -> list[Record]:
     """A crowd over the whole image for each class of it that is not exhaustively labelled.
 
     COCO's protocol matches objects first and ignores what else lies in a crowd, by the share of the detection that the
@@ -89,8 +89,8 @@ def _excuses(images: Iterable[Mapping[str, Any]], truth: Sequence[Mapping[str, A
     """
     found = {(item["image_id"], item["category_id"]) for item in detections}
     number = max((item["id"] for item in truth), default=0)
-    whole: dict[tuple[int, int], Any] = {}
-    crowds = []
+    whole: dict[tuple[int, int], Record] = {}
+    crowds: list[Record] = []
     for image in images:
         size = (image["height"], image["width"])
         for category in image["not_exhaustive_category_ids"]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from pycocotools import mask as rle
+
+from stages.evaluation.records import Record
+
+Item = TypeVar("Item", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,15 @@ class Matches:
     crowds: int
 
 
-def by_image(annotations: Iterable[Mapping[str, Any]]) -> dict[int, list[Any]]:
+def by_image(annotations: Iterable[Item]) -> dict[int, list[Item]]:
     """Group annotations by ``image_id``, each group in input order."""
-    groups: dict[int, list[Any]] = {}
+    groups: dict[int, list[Item]] = {}
     for annotation in annotations:
         groups.setdefault(annotation["image_id"], []).append(annotation)
     return groups
 
 
-def match(truth: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, Any]]) -> Matches:
+def match(truth: Sequence[Record], detections: Sequence[Record]) -> Matches:
     """Find each detection's best truth object and each truth object's best detection.
 
     Args:
@@ -75,7 +80,7 @@ def match(truth: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, 
                       for name, column in joined.items()}, crowds=crowds)
 
 
-def _match_image(truth: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def _match_image(truth: Sequence[Record], detections: Sequence[Record]) -> dict[str, np.ndarray]:
     """The columns of :class:`Matches` for one image; ``best_truth`` counts within the image."""
     objects = [item for item in truth if not item.get("iscrowd", 0)]
     crowds = [item for item in truth if item.get("iscrowd", 0)]
@@ -109,10 +114,8 @@ def _match_image(truth: Sequence[Mapping[str, Any]], detections: Sequence[Mappin
     }
 
 
-def overlaps(masks: Sequence[Any], others: Sequence[Any], crowd: bool = False) -> np.ndarray:
+def overlaps(masks: Sequence[Record], others: Sequence[Record], crowd: bool = False) -> np.ndarray:
     """IoU of RLE masks, (len(masks), len(others)) float64; with ``crowd`` the share of ``masks`` that lies in each."""
-    from pycocotools import mask as rle
-
     if not len(masks) or not len(others):
         return np.zeros((len(masks), len(others)))
     return np.asarray(rle.iou(list(masks), list(others), [int(crowd)] * len(others)), np.float64)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from stages.evaluation.matching import by_image, match
 from stages.evaluation.objects import coverage, coverage_by_size, coverage_of_separated
 from stages.evaluation.painting import by_score, by_size, class_map, segment_map
 from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality
+from stages.evaluation.records import Metrics, Record
 from stages.evaluation.semantic import UNDECIDED, class_iou, confusion, read_semantic
 from stages.evaluation.settings import MeasureSettings
 from stages.labels.coco import is_thing
@@ -30,13 +30,13 @@ SHARES = {"mean_iou", "recall50"}
 PER_TASK = 32
 
 
-def percent(value: float | np.floating[Any]) -> float:
+def percent(value: float | np.floating) -> float:
     """A share in 0..1 as a percentage with three decimals."""
     return round(100.0 * float(value), 3)
 
 
-def measure(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: MeasureSettings, min_score: float,
-            runtime: RuntimeSettings, semantic: Path | None = None) -> dict[str, Any]:
+def measure(truth: Truth, labels: Sequence[Record], settings: MeasureSettings, min_score: float,
+            runtime: RuntimeSettings, semantic: Path | None = None) -> Metrics:
     """Compare labels or detections with the truth of the same images.
 
     Args:
@@ -60,8 +60,8 @@ def measure(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: Measure
 
     average_precision, classes = _average_precision(truth, objects, masks, settings)
     matches = match(objects, [item for item in drawn if item["category_id"] in things])
-    tables = _paint(truth, drawn + undecided, settings, runtime, semantic)
-    pixels, pixel_classes = _pixel_figures(truth, tables)
+    counts = _paint(truth, drawn + undecided, settings, runtime, semantic)
+    pixels, pixel_classes = _pixel_figures(truth, counts)
     names = truth.names()
     for category in truth.things:
         rows = matches.truth_category == category
@@ -85,13 +85,13 @@ def measure(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: Measure
     }
 
 
-def _as_percent(figures: Mapping[str, Any]) -> dict[str, Any]:
+def _as_percent(figures: Record) -> Metrics:
     return {name: _as_percent(value) if isinstance(value, Mapping) else percent(value) if name in SHARES else int(value)
             for name, value in figures.items()}
 
 
-def _average_precision(truth: Truth, objects: Sequence[Mapping[str, Any]], masks: Sequence[Mapping[str, Any]],
-                       settings: MeasureSettings) -> tuple[dict[str, Any], dict[int, dict[str, float]]]:
+def _average_precision(truth: Truth, objects: Sequence[Record], masks: Sequence[Record],
+                       settings: MeasureSettings) -> tuple[Metrics, dict[int, dict[str, float]]]:
     """``voc``, ``coco`` and perhaps ``lvis`` figures over all classes, and per class by category id."""
     matches = match(objects, masks)
     by_threshold = {threshold: voc_average_precision(matches, truth.things, threshold)
@@ -124,7 +124,7 @@ def _average_precision(truth: Truth, objects: Sequence[Mapping[str, Any]], masks
 class _Pixels:
     """What one worker needs to compare some images pixel by pixel."""
 
-    images: list[tuple[dict[str, Any], list[Mapping[str, Any]], list[Mapping[str, Any]]]]
+    images: list[tuple[Record, list[Record], list[Record]]]
     things: frozenset[int]
     places: Mapping[int, int]
     with_stuff: bool
@@ -132,8 +132,31 @@ class _Pixels:
     semantic: Path | None
 
 
-def _paint(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: MeasureSettings, runtime: RuntimeSettings,
-           semantic: Path | None) -> dict[str, Any]:
+@dataclass
+class _Counts:
+    """Sums over images.
+
+    Attributes:
+        segments: ``things``, and ``everything`` where there is stuff -> category id -> counts of segments, as
+            :func:`panoptic_counts` gives them.
+        pixels: ``painted``, and ``semantic`` and ``semantic_with_stuff`` where there are semantic maps -> confusion,
+            as :func:`confusion` gives it.
+    """
+
+    segments: dict[str, dict[int, np.ndarray]] = field(default_factory=lambda: {"things": {}})
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add_segments(self, name: str, counts: Mapping[int, np.ndarray]) -> None:
+        table = self.segments.setdefault(name, {})
+        for category, value in counts.items():
+            table[category] = table.get(category, 0) + value
+
+    def add_pixels(self, name: str, counts: np.ndarray) -> None:
+        self.pixels[name] = self.pixels.get(name, 0) + counts
+
+
+def _paint(truth: Truth, labels: Sequence[Record], settings: MeasureSettings, runtime: RuntimeSettings,
+           semantic: Path | None) -> _Counts:
     """Sums over all images of what :func:`_count_pixels` gives."""
     truth_groups, label_groups = by_image(truth.annotations), by_image(labels)
     images = [(image, truth_groups.get(image["id"], []), label_groups.get(image["id"], [])) for image in truth.images]
@@ -144,27 +167,18 @@ def _paint(truth: Truth, labels: Sequence[Mapping[str, Any]], settings: MeasureS
     tasks = [_Pixels(images[start:start + PER_TASK], frozenset(truth.things), places, with_stuff,
                      settings.keep_visible, semantic)
              for start in range(0, len(images), PER_TASK)]
-    total: dict[str, Any] = {}
+    total = _Counts()
     for part in parallel_map(_count_pixels, tasks, runtime, "comparing pixels"):
-        for name, value in part.items():
-            if isinstance(value, dict):
-                table = total.setdefault(name, {})
-                for category, counts in value.items():
-                    table[category] = table.get(category, 0) + counts
-            else:
-                total[name] = total.get(name, 0) + value
+        for name, table in part.segments.items():
+            total.add_segments(name, table)
+        for name, counts in part.pixels.items():
+            total.add_pixels(name, counts)
     return total
 
 
-def _count_pixels(task: _Pixels) -> dict[str, Any]:
+def _count_pixels(task: _Pixels) -> _Counts:
     """Panoptic counts and confusions of some images (module level: it is pickled for the workers)."""
-    total: dict[str, Any] = {"things": {}}
-
-    def add(name: str, counts: Mapping[int, np.ndarray]) -> None:
-        table = total.setdefault(name, {})
-        for category, value in counts.items():
-            table[category] = table.get(category, 0) + value
-
+    total = _Counts()
     for image, truth, labels in task.images:
         size = image["height"], image["width"]
         ordered_truth, painted = by_size(truth, set(task.things)), by_score(
@@ -173,11 +187,11 @@ def _count_pixels(task: _Pixels) -> dict[str, Any]:
         painted_things = [item for item in painted if item["category_id"] in task.things]
         truth_segments = segment_map(truth_things, *size)
         segments = segment_map(painted_things, *size, keep_visible=task.keep_visible)
-        add("things", panoptic_counts(truth_segments, truth_things, segments, painted_things))
+        total.add_segments("things", panoptic_counts(truth_segments, truth_things, segments, painted_things))
         all_truth = segment_map(ordered_truth, *size)
         if task.with_stuff:
             all_segments = segment_map(painted, *size, keep_visible=task.keep_visible)
-            add("everything", panoptic_counts(all_truth, ordered_truth, all_segments, painted, True))
+            total.add_segments("everything", panoptic_counts(all_truth, ordered_truth, all_segments, painted, True))
 
         true_things, predicted = (class_map(truth_segments, truth_things, task.places),
                                   class_map(segments, painted_things, task.places))
@@ -185,40 +199,36 @@ def _count_pixels(task: _Pixels) -> dict[str, Any]:
         predicted[(predicted == 0) & undecided] = UNDECIDED
         crowd = np.array([False, *(bool(item.get("iscrowd", 0)) for item in truth_things)])[truth_segments]
         things = range(len(task.things) + 1)
-        _add(total, "painted", confusion(true_things, predicted, things, crowd))
+        total.add_pixels("painted", confusion(true_things, predicted, things, crowd))
         if task.semantic is not None:
             written = read_semantic(task.semantic / f"{layout.image_key(image)}.png", *size, task.places)
             true_all = class_map(all_truth, ordered_truth, task.places)
-            _add(total, "semantic", confusion(true_things, written, things, crowd))
-            _add(total, "semantic_with_stuff", confusion(true_all, written, range(len(task.places) + 1), crowd))
+            total.add_pixels("semantic", confusion(true_things, written, things, crowd))
+            total.add_pixels("semantic_with_stuff", confusion(true_all, written, range(len(task.places) + 1), crowd))
     return total
 
 
-def _add(total: dict[str, Any], name: str, counts: np.ndarray) -> None:
-    total[name] = total.get(name, 0) + counts
-
-
-def _pixel_figures(truth: Truth, tables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[int, dict[str, float]]]:
+def _pixel_figures(truth: Truth, counts: _Counts) -> tuple[Metrics, dict[int, dict[str, float]]]:
     """``panoptic`` and ``semantic`` figures, and per class by category id."""
-    quality = panoptic_quality(tables["things"])
+    quality = panoptic_quality(counts.segments["things"])
     classes: dict[int, dict[str, float]] = {
         category: {name: percent(value) for name, value in figures.items()} for category, figures in quality.items()}
-    panoptic: dict[str, Any] = _means(quality)
-    if "everything" in tables:
-        everything = panoptic_quality(tables["everything"])
+    panoptic: Metrics = _means(quality)
+    if "everything" in counts.segments:
+        everything = panoptic_quality(counts.segments["everything"])
         stuff = set(truth.stuff)
         panoptic["with_stuff"] = _means(everything)
         panoptic["stuff"] = _means({category: figures for category, figures in everything.items() if category in stuff})
-    result = {"panoptic": panoptic, "painted": _semantic_figures(tables["painted"])}
-    for category, iou in zip(truth.things, class_iou(tables["painted"])[1:], strict=True):
+    result = {"panoptic": panoptic, "painted": _semantic_figures(counts.pixels["painted"])}
+    for category, iou in zip(truth.things, class_iou(counts.pixels["painted"])[1:], strict=True):
         if math.isfinite(iou):
             classes.setdefault(category, {})["IoU"] = percent(iou)
-    if "semantic" in tables:
-        result["semantic"] = _semantic_figures(tables["semantic"])
-        for category, iou in zip(truth.things, class_iou(tables["semantic"])[1:], strict=True):
+    if "semantic" in counts.pixels:
+        result["semantic"] = _semantic_figures(counts.pixels["semantic"])
+        for category, iou in zip(truth.things, class_iou(counts.pixels["semantic"])[1:], strict=True):
             if math.isfinite(iou):
                 classes.setdefault(category, {})["semantic_IoU"] = percent(iou)
-        with_stuff = tables["semantic_with_stuff"]
+        with_stuff = counts.pixels["semantic_with_stuff"]
         if with_stuff[:, 1 + len(truth.things):-1].any():
             result["semantic"]["mIoU_with_stuff"] = percent(float(np.nanmean(class_iou(with_stuff))))
     return result, classes

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
+from pycocotools import mask as rle
 
 from stages.evaluation.matching import Matches
+from stages.evaluation.records import Metrics, Record
 
 
-def part_count(segmentation: Mapping[str, Any]) -> int:
+def part_count(segmentation: Record) -> int:
     """Number of 4-connected parts of an RLE mask."""
-    import cv2
-    from pycocotools import mask as rle
-
     x, y, width, height = (int(value) for value in rle.toBbox(segmentation))
     if not width or not height:
         return 0
@@ -42,7 +41,7 @@ def coverage_by_size(matches: Matches, medium_from: float, large_from: float) ->
             "medium_and_large": coverage(matches.truth_iou[size > 0])}
 
 
-def coverage_of_separated(matches: Matches, truth: Sequence[Mapping[str, Any]], medium_from: float) -> dict[str, Any]:
+def coverage_of_separated(matches: Matches, truth: Sequence[Record], medium_from: float) -> Metrics:
     """:func:`coverage` of the truth objects with several 4-connected parts, and of those that are not small."""
     parts = {item["id"] for item in truth if not item.get("iscrowd", 0) and part_count(item["segmentation"]) > 1}
     separated = np.isin(matches.truth_id, sorted(parts))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from stages.evaluation.records import Record
 from stages.labels import rle
 
 
-def segment_map(annotations: Sequence[Mapping[str, Any]], height: int, width: int,
+def segment_map(annotations: Sequence[Record], height: int, width: int,
                 keep_visible: float = 0.0) -> np.ndarray:
     """Paint masks where no earlier one lies: (height, width) int32, 0 nowhere, else 1 + place in ``annotations``.
 
@@ -27,17 +27,17 @@ def segment_map(annotations: Sequence[Mapping[str, Any]], height: int, width: in
     return labels
 
 
-def by_score(annotations: Sequence[Mapping[str, Any]], things: set[int]) -> list[Mapping[str, Any]]:
+def by_score(annotations: Sequence[Record], things: set[int]) -> list[Record]:
     """Things before stuff, each in order of falling score, ties in input order: the order in which predictions win."""
     return sorted(annotations, key=lambda item: (item["category_id"] not in things, -item.get("score", 1.0)))
 
 
-def by_size(annotations: Sequence[Mapping[str, Any]], things: set[int]) -> list[Mapping[str, Any]]:
+def by_size(annotations: Sequence[Record], things: set[int]) -> list[Record]:
     """Things before stuff, each from small to large: the order in which overlapping truth wins."""
     return sorted(annotations, key=lambda item: (item["category_id"] not in things, item["area"], item["id"]))
 
 
-def class_map(segments: np.ndarray, annotations: Sequence[Mapping[str, Any]],
+def class_map(segments: np.ndarray, annotations: Sequence[Record],
               places: Mapping[int, int]) -> np.ndarray:
     """Class per pixel as ``places[category id]``, 0 where ``segments`` (of :func:`segment_map`) is 0."""
     return np.array([0, *(places[item["category_id"]] for item in annotations)], np.int32)[segments]

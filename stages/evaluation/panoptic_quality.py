@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from stages.evaluation.records import Record
 
 COLUMNS = ("iou_sum", "hits", "false_alarms", "misses", "objects")
 
 
-def panoptic_counts(truth_segments: np.ndarray, truth: Sequence[Mapping[str, Any]], predicted_segments: np.ndarray,
-                    predicted: Sequence[Mapping[str, Any]], unlabelled_is_void: bool = False) -> dict[int, np.ndarray]:
+def panoptic_counts(truth_segments: np.ndarray, truth: Sequence[Record], predicted_segments: np.ndarray,
+                    predicted: Sequence[Record], unlabelled_is_void: bool = False) -> dict[int, np.ndarray]:
     """Count one image.
 
     A predicted and a true segment of one class match if their IoU is above 0.5 (so at most one can).

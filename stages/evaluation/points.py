@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 
+from stages.evaluation.records import Record
 from stages.labels import rle
 from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND
 from stages.runtime import layout
@@ -17,7 +18,7 @@ SAME_BOX = 0.5
 """IoU of boxes from which a truth object is the one that was annotated."""
 
 
-def measure_points(folder: Path, images: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]) -> \
+def measure_points(folder: Path, images: Sequence[Record], objects: Sequence[Record]) -> \
         dict[str, float]:
     """Compare the points of all images with the truth.
 
@@ -32,7 +33,7 @@ def measure_points(folder: Path, images: Sequence[Mapping[str, Any]], objects: S
         of the given foreground points (``given_precision``) and the share of foreground in the boxes (``prior``).
         A cell counts as foreground if half of it or more is. What cannot be measured is absent.
     """
-    groups: dict[int, list[Mapping[str, Any]]] = {}
+    groups: dict[int, list[Record]] = {}
     for item in objects:
         if not item.get("iscrowd", 0):
             groups.setdefault(item["image_id"], []).append(item)
@@ -67,9 +68,9 @@ def measure_points(folder: Path, images: Sequence[Mapping[str, Any]], objects: S
                                    for name, (part, whole) in shares.items() if whole}}
 
 
-def _same(box: np.ndarray, objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _same(box: np.ndarray, objects: Sequence[Record]) -> Record | None:
     """The object whose box is most like ``box`` (xyxy), if one is like it at all."""
-    best: Mapping[str, Any] | None = None
+    best: Record | None = None
     overlap = SAME_BOX
     for item in objects:
         x, y, width, height = item["bbox"]
@@ -84,8 +85,6 @@ def _same(box: np.ndarray, objects: Sequence[Mapping[str, Any]]) -> Mapping[str,
 
 def _cell_truth(mask: np.ndarray, window: np.ndarray, cells: int) -> np.ndarray:
     """(cells, cells) bool: cells of the window of which at least half is foreground."""
-    import cv2
-
     x0, y0, x1, y1 = (int(value) for value in window)
     part = mask[y0:y1, x0:x1].astype(np.float32)
     large = part.shape[0] >= cells and part.shape[1] >= cells

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from stages.evaluation.records import Record
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 
@@ -55,7 +56,7 @@ def mean_iou(counts: np.ndarray) -> float:
 
 
 def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int] | None = None) -> np.ndarray:
-    """Read a semantic PNG: pixel value = category id, 0 background, 255 undecided (if no category has that id).
+    """Read a semantic PNG: pixel value = category id, 0 background, 255 undecided, or 65535 where 255 is a category.
 
     Args:
         path: of the PNG.
@@ -68,8 +69,6 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     Raises:
         UserError: missing, unreadable, not single-channel or of another size than its image.
     """
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             values = np.array(picture).astype(np.int32)
@@ -80,7 +79,7 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     if values.shape != (height, width):
         raise UserError(f"{path}: a single-channel PNG of {width} x {height} pixels was expected, "
                         f"found an array of shape {values.shape}")
-    undecided = (values == 255) & (255 not in (places or {}))
+    undecided = values == (65535 if 255 in (places or {}) else 255)
     if places is not None:
         table = np.zeros(int(values.max(initial=0)) + 1, np.int32)
         for category, number in places.items():
@@ -90,6 +89,6 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     return np.where(undecided, UNDECIDED, values)
 
 
-def covers(folder: Path, images: Sequence[Mapping[str, Any]]) -> bool:
+def covers(folder: Path, images: Sequence[Record]) -> bool:
     """Whether ``folder`` holds a semantic PNG for the first of ``images`` (a method may write one split only)."""
     return bool(images) and (folder / f"{layout.image_key(images[0])}.png").exists()

@@ -1,14 +1,16 @@
-"""Print the headline numbers of metrics/score.json and metrics/evaluate.json as a small table."""
+"""Print the figures that matter most as a small table, from metrics/detail/score.json and evaluate.json."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from stages.evaluation.records import Record, look_up
 from stages.runtime import layout
+from stages.runtime.files import read_json
 
+DETAIL = layout.METRICS / "detail"
+"""Where `score` and `evaluate` write all figures; docs/metrics.md explains them."""
 LINES = {
     "AP^r 25 / 50 / 70 / 75": ("voc.AP25", "voc.AP50", "voc.AP70", "voc.AP75"),
     "AP_vol": ("voc.AP_vol",),
@@ -25,23 +27,15 @@ LINES = {
 }
 
 
-def look_up(metrics: Mapping[str, Any], path: str) -> Any:
-    """The value under a dotted path, or None."""
-    value: Any = metrics
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def shown(value: Any) -> str:
+def shown(value: float | None) -> str:
     """A number for reading: counts whole, the rest with one decimal; a dash where there is none."""
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.1f}"
 
 
-def headline(title: str, metrics: Mapping[str, Any]) -> str:
-    """Headline numbers of one metrics mapping, one line each; the reason where there are none."""
+def lines(title: str, metrics: Record) -> str:
+    """The figures of one metrics mapping, one line each; the reason where there are none."""
     if not metrics.get("available"):
         return f"{title}: no numbers ({metrics.get('reason', 'not measured')})"
     rows = [title]
@@ -52,29 +46,27 @@ def headline(title: str, metrics: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def print_headline(stage: str, metrics: Mapping[str, Any]) -> None:
-    """Print the headline of a stage's metrics, those of ``score`` split by split."""
+def print_figures(stage: str, metrics: Record) -> None:
+    """Print the most important of a stage's figures, those of ``score`` split by split."""
     titles = {"train": "pseudo-labels against the truth of the training images, in percent",
               "val": "pseudo-labels against the truth of the validation images, in percent"}
     splits = [split for split in titles if split in metrics]
     for split in splits:
-        print(headline(titles[split], {"available": 1, **metrics[split]}))
+        print(lines(titles[split], {"available": 1, **metrics[split]}))
     if not splits:
         name = "pseudo-labels" if stage == "score" else "the detector against the truth of the validation images"
-        print(headline(f"{name}, in percent" if metrics.get("available") else name, metrics))
+        print(lines(f"{name}, in percent" if metrics.get("available") else name, metrics))
 
 
 def main() -> None:
     """``python -m stages.evaluation.table [--metrics metrics]``."""
-    from stages.runtime.files import read_json
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", type=Path, default=layout.METRICS, help="folder (default: %(default)s)")
     folder = parser.parse_args().metrics
     for stage in ("score", "evaluate"):
-        path = folder / f"{stage}.json"
+        path = folder / DETAIL.name / f"{stage}.json"
         if path.exists():
-            print_headline(stage, read_json(path))
+            print_figures(stage, read_json(path))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from stages.evaluation.table import look_up
+import yaml
+
+from stages.evaluation.records import Record, look_up
 
 DASH = "–"
 
@@ -56,7 +57,7 @@ class Table:
     rows: list[tuple[str, str, list[Cell]]]
 
 
-def cell(value: Any, bar: bool = False) -> Cell:
+def cell(value: object, bar: bool = False) -> Cell:
     """Counts whole, percentages with one decimal, a dash for what was not measured."""
     if not isinstance(value, (int, float)):
         return Cell(DASH)
@@ -65,14 +66,14 @@ def cell(value: Any, bar: bool = False) -> Cell:
     return Cell(f"{value:.1f}", min(100.0, max(0.0, value)) if bar else None)
 
 
-def columns(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def columns(score: Record, evaluate: Record) -> dict[str, Record]:
     """What was measured, by column heading."""
     found = {"Pseudo-labels, train": score.get("train"), "Pseudo-labels, val": score.get("val"),
              "Detector, val": evaluate if evaluate.get("available") else None}
     return {heading: metrics for heading, metrics in found.items() if metrics}
 
 
-def reasons(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[str]:
+def reasons(score: Record, evaluate: Record) -> list[str]:
     """Why numbers are missing, if any are."""
     found = [(f"Pseudo-labels of the {'training' if split == 'train' else 'validation'} images", score.get(key))
              for split, key in (("train", "train_reason"), ("val", "val_reason"))]
@@ -84,7 +85,7 @@ def reasons(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def cards(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def cards(score: Record, evaluate: Record) -> list[tuple[str, str, str]]:
     """The few numbers that say most: (label, value, note)."""
     wanted = [
         ("Pseudo-label AP50", score, "train.voc.AP50", "training images, VOC protocol"),
@@ -100,7 +101,7 @@ def cards(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[tuple[s
     return [card for card in found if card[1] != DASH]
 
 
-def figures(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:
+def figures(score: Record, evaluate: Record) -> list[Table]:
     """All figures over all classes, side by side for labels and detector."""
     measured = columns(score, evaluate)
     tables = []
@@ -112,7 +113,7 @@ def figures(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table
     return tables
 
 
-def classes(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:
+def classes(score: Record, evaluate: Record) -> list[Table]:
     """One table per column of :func:`figures`, a row per class."""
     tables = []
     for heading, metrics in columns(score, evaluate).items():
@@ -122,7 +123,7 @@ def classes(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table
     return tables
 
 
-def groups(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]:
+def groups(score: Record, evaluate: Record) -> list[Table]:
     """Objects by size, and those in several parts."""
     tables = []
     for heading, metrics in columns(score, evaluate).items():
@@ -134,14 +135,14 @@ def groups(score: Mapping[str, Any], evaluate: Mapping[str, Any]) -> list[Table]
     return tables
 
 
-def flat(metrics: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flat(metrics: object, prefix: str = "") -> list[tuple[str, str]]:
     """A nested mapping as (dotted key, text) pairs."""
     if isinstance(metrics, Mapping):
         return [pair for key, value in metrics.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
     return [(prefix, f"{metrics:.4g}" if isinstance(metrics, float) else str(metrics))]
 
 
-def summary(params: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def summary(params: Record, facts: Record) -> str:
     """One line about the data."""
     dataset = params.get("dataset") or {}
     kinds = (params.get("annotations") or {}).get("kinds") or ["tags"]
@@ -151,9 +152,7 @@ def summary(params: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
             f"{', '.join(str(kind).replace('_', ' ') for kind in kinds)}")
 
 
-def sections(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+def sections(params: Record) -> list[tuple[str, str]]:
     """The top-level sections of params.yaml as YAML text."""
-    import yaml
-
     return [(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True).removesuffix("...\n").rstrip())
             for name, value in params.items()]

@@ -112,7 +112,7 @@ def category_indices(categories: Iterable[Entry], things_only: bool = False) -> 
     return {category_id: index for index, category_id in enumerate(ids)}
 
 
-def is_thing(category: Entry) -> bool:
+def is_thing(category: Mapping[str, object]) -> bool:
     """Whether a category has instances (things); COCO instance files do not say so of theirs, so the default is yes."""
     return bool(category.get("isthing", 1))
 

@@ -47,5 +47,14 @@ def pair_affinity(boundary: Tensor, offset: Offset) -> Tensor:
         ``pairs.pair_views``, which gives the same pairs' labels and displacements. A loss that loops over the
         offsets needs a few copies of the image for each of them, and no stack of all.
     """
-    dy, dx = int(offset[0]), int(offset[1])
-    return 1 - _LineMaximum.apply(boundary, (dy, dx))
+    return 1 - line_highest(boundary, offset)
+
+
+def line_highest(values: Tensor, offset: Offset) -> Tensor:
+    """The largest value on the line of each pair, laid out as in :func:`pair_affinity`; logits will do as well.
+
+    Args:
+        values: (..., H, W).
+        offset: (dy, dx) with dy >= 0.
+    """
+    return _LineMaximum.apply(values, (int(offset[0]), int(offset[1])))

@@ -86,7 +86,7 @@ PROVIDERS: dict[str, Callable[[np.ndarray], Proposals]] = {
 
 def compare(root: Path, split: str, images: int | None = None, names: Sequence[str] = tuple(PROVIDERS)) -> \
         dict[str, dict[str, float]]:
-    """Row -> figures of the named providers, with ``proposals`` and ``seconds`` per image (processor time, one core)."""
+    """Row -> figures of the named providers, with ``proposals`` and ``seconds`` per image (processor time)."""
     truth = read_coco(root / f"instances_{split}.json")
     groups = annotations_by_image(truth)
     chosen = truth["images"][:images]

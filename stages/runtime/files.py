@@ -43,7 +43,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
+def write_json(path: str | Path, content: object, indent: int | None = None) -> None:
     """Write JSON, atomically; NaN and infinities are refused because other JSON readers refuse them."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 

@@ -25,9 +25,9 @@ def method_models(method: str) -> Path:
     return Path("models") / method
 
 
-def pseudo_labels(method: str) -> Path:
-    """A method's labels of the training images: COCO instances."""
-    return method_data(method) / "pseudo_labels.json"
+def pseudo_labels(method: str, split: str = "train") -> Path:
+    """A method's labels of the training images, or, by methods that make them, of val: COCO instances."""
+    return method_data(method) / ("pseudo_labels.json" if split == "train" else f"pseudo_labels_{split}.json")
 
 
 def predictions(method: str) -> Path:

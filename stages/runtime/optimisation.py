@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.optim.optimizer import ParamsT
 
 Schedule = Callable[[float], float]
 
@@ -49,7 +49,7 @@ def warmed_up(schedule: Schedule, warmup_steps: int, total: int) -> Schedule:
     return lambda done: schedule(done) * min(1.0, 0.001 + 0.999 * done * total / warmup_steps)
 
 
-def make_optimizer(kind: str, groups: Iterable[Any], rate: float, weight_decay: float,
+def make_optimizer(kind: str, groups: ParamsT, rate: float, weight_decay: float,
                    momentum: float = 0.9) -> torch.optim.Optimizer:
     """``sgd``, ``adam`` or ``adamw`` over parameters or parameter groups; ``momentum`` is SGD's."""
     if kind == "adamw":

@@ -26,6 +26,9 @@ from stages.runtime.stage import die_with, identity
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Image = dict[str, Any]
+"""A COCO image."""
+ImageFunction = Callable[[Image], Mapping[str, np.ndarray]]
 
 
 def worker_count(workers: int) -> int:
@@ -150,7 +153,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
     return results
 
 
-def map_images(function: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], images: Sequence[dict[str, Any]],
+def map_images(function: ImageFunction, images: Sequence[Image],
                folder: Path, runtime: RuntimeSettings, description: str) -> None:
     """Write ``function(image)``, the arrays of a COCO image, to one ``.npz`` each; those that exist are not made again.
 
@@ -160,7 +163,7 @@ def map_images(function: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], i
     parallel_map(partial(_write, function, folder), missing, runtime, description)
 
 
-def _write(function: Callable[[dict[str, Any]], Mapping[str, np.ndarray]], folder: Path, image: dict[str, Any]) -> None:
+def _write(function: ImageFunction, folder: Path, image: Image) -> None:
     write_npz(folder / f"{layout.image_key(image)}.npz", **function(image))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from stages.runtime.errors import UserError, summarise
 
@@ -21,7 +22,7 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_truth_values_as_numbers(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, bool) and info.field_name is not None:
             options = set(_options(cls.model_fields[info.field_name].annotation))
             if options & {int, float} and bool not in options:
@@ -30,7 +31,10 @@ class Settings(BaseModel):
 
 
 class RuntimeSettings(Settings):
-    """How the work is run; nothing here changes what comes out (beyond rounding on another device)."""
+    """How the work is run; of all this the precision alone decides what comes out, and trainings depend on it.
+
+    Another device, or another number of threads or processes, may differ in the last bits, as sums are ordered anew.
+    """
 
     device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, mps (not in the papers)")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
@@ -112,7 +116,7 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _options(kind: Any) -> list[Any]:
+def _options(kind: object) -> list[object]:
     """What a type may be: the members of a union without None and without their constraints, or the type itself."""
     if get_origin(kind) is Annotated:
         return _options(get_args(kind)[0])
@@ -121,18 +125,18 @@ def _options(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _item(kind: Any, part: str | int) -> Any:
+def _item(kind: object, part: str | int) -> object:
     """Type of a field of a model, or of an item of a list, tuple or mapping."""
     fields = getattr(kind, "model_fields", {})
     if part in fields:
         return fields[part].annotation
-    items = [item for item in get_args(kind) if item is not Ellipsis] or [Any]
+    items = [item for item in get_args(kind) if item is not Ellipsis] or [object]
     if get_origin(kind) is dict:
         return items[-1]
     return items[part] if isinstance(part, int) and part < len(items) else items[0]
 
 
-def _locate(kind: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+def _locate(kind: object, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
     """The key path that a user knows, and the fields that are allowed where its last part stands.
 
     Pydantic's location also names the member of a union that it tried; nobody wrote that into a file.
@@ -142,7 +146,7 @@ def _locate(kind: Any, location: Sequence[str | int]) -> tuple[list[str], list[s
     for part in location:
         options = _options(kind)
         if len(options) > 1:
-            kind = next((option for option in options if getattr(option, "__name__", "") == part), Any)
+            kind = next((option for option in options if getattr(option, "__name__", "") == part), object)
             continue
         fields = sorted(getattr(options[0], "model_fields", {}))
         path.append(str(part))
@@ -150,7 +154,7 @@ def _locate(kind: Any, location: Sequence[str | int]) -> tuple[list[str], list[s
     return path, fields
 
 
-def _message(error: Any, path: Sequence[str], fields: Sequence[str]) -> str:
+def _message(error: ErrorDetails, path: Sequence[str], fields: Sequence[str]) -> str:
     """What is wrong with one value, without saying which value was found."""
     if error["type"] == "extra_forbidden":
         return f"unknown key{nearest(path[-1], fields)} (allowed: {', '.join(fields) or 'none'})"
@@ -162,14 +166,14 @@ def _message(error: Any, path: Sequence[str], fields: Sequence[str]) -> str:
     return text[0].lower() + text[1:]
 
 
-def _hint(error: Any) -> str:
+def _hint(error: ErrorDetails) -> str:
     if error["type"] != "literal_error":
         return ""
     allowed = [item.strip(" '") for item in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
     return nearest(str(error["input"]), allowed)
 
 
-def _sentences(path: Path, section: str, kind: Any, errors: Sequence[Any]) -> list[str]:
+def _sentences(path: Path, section: str, kind: object, errors: Sequence[ErrorDetails]) -> list[str]:
     """One sentence per wrong key; what the members of a union say of the same value is joined."""
     found: dict[str, tuple[list[str], str]] = {}
     wrong_items = {tuple(error["loc"][:-1]) for error in errors}
@@ -184,11 +188,11 @@ def _sentences(path: Path, section: str, kind: Any, errors: Sequence[Any]) -> li
     return [f"{path}: {key}: {', or '.join(dict.fromkeys(messages))}{rest}" for key, (messages, rest) in found.items()]
 
 
-def validate(path: str | Path, content: dict[str, Any], sections: dict[str, Any]) -> SimpleNamespace:
+def validate(path: str | Path, content: Mapping[str, object], sections: Mapping[str, Any]) -> SimpleNamespace:
     """Validate the named sections of ``content`` (read from ``path``) and collect every mistake in one message."""
     path = Path(path)
     problems: list[str] = []
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, object] = {}
     for section, kind in sections.items():
         if section not in content:
             problems.append(f"{path}: {section}: missing section{nearest(section, list(content))}")

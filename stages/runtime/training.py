@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins import Precision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,7 +40,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int, generator: np.random.Generator) -> Any: ...
+    def sample(self, index: int, generator: np.random.Generator) -> Batch: ...
 
 
 @dataclass
@@ -62,16 +63,16 @@ class Training:
     model: nn.Module
     losses: Losses
     samples: Samples
-    groups: Sequence[Mapping[str, Any]] | None = None
+    groups: Sequence[Mapping[str, object]] | None = None
     extra_state: Mapping[str, nn.Module] = field(default_factory=dict)
     after_step: Callable[[int], None] | None = None
-    collate: Callable[[list[Any]], Any] | None = None
+    collate: Callable[[list[Batch]], Batch] | None = None
     state: Callable[[], State] | None = None
     finish: Callable[[Path], None] | None = None
 
 
 def train_stage(file: str, params: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
-                build: Callable[[torch.device], Training], *, inputs: Sequence[Path], parameters: Any,
+                build: Callable[[torch.device], Training], *, inputs: Sequence[Path], parameters: object,
                 output: Path) -> None:
     """The whole of a stage that trains: processes, device, work folder, training, weights, curves.
 
@@ -132,7 +133,7 @@ class _Drawn(Dataset):
     def __init__(self, samples: Samples, seed: int) -> None:
         self.samples, self.seed = samples, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         return self.samples.sample(index, seeds.generator(self.seed, "sample", epoch, index))
 
@@ -171,7 +172,7 @@ def fit(
     seed: int,
     runtime: RuntimeSettings,
     description: str,
-    collate: Callable[[list[Any]], Any] | None = None,
+    collate: Callable[[list[Batch]], Batch] | None = None,
     clip_norm: float | None = None,
     after_step: Callable[[int], None] | None = None,
     extra_state: Mapping[str, nn.Module] | None = None,
@@ -268,7 +269,7 @@ def _fabric(runtime: RuntimeSettings) -> Fabric:
     return fabric
 
 
-def _to_device(batch: Any, device: torch.device) -> Any:
+def _to_device(batch: Batch, device: torch.device) -> Batch:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
@@ -278,7 +279,7 @@ def _to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, scaler: Any, step: int,
+def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, scaler: Precision, step: int,
           pending: Mapping[str, list[float]]) -> None:
     with atomic_path(path) as temporary:
         torch.save({"step": step, "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
@@ -286,7 +287,7 @@ def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, scaler: 
                     "modules": {name: module.state_dict() for name, module in modules.items()}}, temporary)
 
 
-def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: Any, scaler: Any,
+def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, scaler: Precision,
              device: torch.device) -> tuple[int, dict[str, list[float]]]:
     """Load a checkpoint if there is one; gives the number of steps done, and the losses that no row holds yet."""
     if not path.exists():

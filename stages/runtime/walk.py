@@ -59,7 +59,8 @@ def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: st
 def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *,
                key: Callable[[Item], str], load: Callable[[Item], Loaded],
                build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]], inputs: Sequence[Path],
-               parameters: Any, output: Path | None, description: str, suffix: str = ".npz",
+               parameters: object, output: Path | None, description: str, suffix: str = ".npz",
+               write: Callable[[Path, Any], None] | None = None,
                finish: Callable[[Path], Mapping[str, str | Path]] | None = None) -> None:
     """The whole of a stage that looks at images, one after the other, with a network: one result file per item.
 
@@ -79,12 +80,13 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         parameters: settings that they depend on.
         output: folder of the results; none where only what ``finish`` makes of them is wanted.
         description: of the progress bar.
-        suffix: ``.npz`` or ``.json``.
+        suffix: ``.npz`` (arrays by name), ``.json``, or what ``write`` makes.
+        write: writes a result to a path, atomically.
         finish: called with the folder of all results, on one process; it may write further files beside that folder and
             gives ``{name in the work folder: destination}`` of them.
     """
     distributed.launch(file, params, runtime.processes)
-    write = _write_arrays if suffix == ".npz" else write_json
+    write = write or (_write_arrays if suffix == ".npz" else write_json)
     with Work(file, inputs, parameters) as work:
         folder = work.subfolder("results")
         for name in items:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from pydantic import BaseModel
 
@@ -23,7 +23,7 @@ from stages.runtime.fingerprint import fingerprint, module_of
 Results = Mapping[str, str | Path]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Settings, paths and mappings as what JSON can hold."""
     if isinstance(value, BaseModel):
         return _plain(value.model_dump(mode="json"))
@@ -51,7 +51,7 @@ def name_of(file: str | Path) -> str:
     return f"{folders[-1]}-{name}" if folders[0] == "pipelines" else name
 
 
-def digest_of(file: str | Path, inputs: Sequence[str | Path], parameters: Any) -> str:
+def digest_of(file: str | Path, inputs: Sequence[str | Path], parameters: object) -> str:
     """16 hexadecimal digits that change with the inputs, the parameters or the code that a stage runs.
 
     Folders count by the names, sizes and times of their files, the code by its fingerprint: results of two versions are
@@ -86,7 +86,7 @@ class Work:
         patience_seconds: how long another process is waited for [s].
     """
 
-    def __init__(self, file: str | Path, inputs: Sequence[str | Path], parameters: Any, root: Path = layout.WORK,
+    def __init__(self, file: str | Path, inputs: Sequence[str | Path], parameters: object, root: Path = layout.WORK,
                  patience_seconds: float = 20.0) -> None:
         self.patience_seconds = patience_seconds
         self.stage = name_of(file)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import mean_field, point_retrieval, random_walk, run
+from benchmarks import mean_field, point_retrieval, random_walk, refined_labels, run
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -61,6 +61,14 @@ def test_references_of_the_point_retrieval_agree():
         assert np.linalg.norm(ours()() - expected) / np.linalg.norm(expected) < 1e-5
 
 
+@pytest.mark.parametrize("instances", [1, 5, 20])
+def test_references_of_the_refined_labels_agree(instances):
+    ours, reference = (make(2, 130, instances)() for make in (refined_labels.vectorised, refined_labels.plain))
+    assert np.allclose(ours, reference, atol=1e-6)
+    guided = len(np.unique(ours[:, -1])) - 1
+    assert guided >= (1 if instances == 1 else instances), "of two crops, and some find no centre"
+
+
 def test_only_a_whole_run_writes_the_file(monkeypatch, tmp_path, capsys):
     class Module:
         ABOUT_SECONDS, SETTINGS, SEED = 1, {"steps": 2}, 0
@@ -88,4 +96,4 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "there are dense_crf, mean_field, point_retrieval, random_walk" in capsys.readouterr().err
+    assert "there are dense_crf, mean_field, point_retrieval, random_walk, refined_labels" in capsys.readouterr().err

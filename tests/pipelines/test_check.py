@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipelines import check
-from pipelines.settings import load_params
+from pipelines.settings import METHODS, load_params
 from pipelines.workspace import changed
 from stages.detector import engines
 from stages.runtime.errors import UserError
@@ -63,6 +63,36 @@ def test_the_output_never_changes(clone, capsys):
 
 def test_a_mistyped_method(clone):
     assert "method: unknown method 'maskes'; did you mean 'masks'?" in _refused(clone({"method": "maskes"}))
+
+
+def test_bestie_runs_irnet_first(clone, capsys):
+    check.main(clone({"method": "bestie"}))
+    method = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("method"))
+    assert "bestie: prepare -> annotate -> irnet's train_classifier -> " in method
+    assert "irnet's synthesize -> train_classifier -> infer_cues" in method
+    assert "irnet's illustrate" not in method and "-> illustrate ->" in method
+
+
+def test_weights_of_a_method_that_another_builds_on(clone):
+    changes = {"irnet.classifier.backbone.weights": "nothing.pt"}
+    check.main(clone({"method": "exits", "annotations.kinds": ["boxes"], **changes}))
+    check.OUTPUT.unlink()
+    assert "irnet.classifier.backbone.weights: no such weights file" in _refused(clone({"method": "bestie", **changes}))
+    Path("maps").mkdir()
+    Path("maps/000000000001.png").touch()
+    check.main(clone({"method": "bestie", "bestie.maps.folder": "maps", **changes}))
+
+
+def test_semantic_maps_that_are_not_there(clone, capsys):
+    message = _refused(clone({"method": "bestie", "bestie.maps.folder": "data/irnet/semantics"}))
+    assert message.startswith("bestie.maps.folder: there is no folder data/irnet/semantics; did you mean "
+                              "'data/irnet/semantic'?")
+    Path("maps").mkdir()
+    assert "maps holds no PNG" in _refused(clone({"method": "bestie", "bestie.maps.folder": "maps"}))
+    Path("maps/000000000001.png").touch()
+    check.main(clone({"method": "bestie", "bestie.maps.folder": "maps"}))
+    assert "irnet" not in capsys.readouterr().out
+    check.main(clone({"method": "irnet", "bestie.maps.folder": "nowhere"}))
 
 
 def test_a_missing_root(clone):
@@ -128,7 +158,7 @@ def test_as_a_command(clone):
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == ("error: params.yaml: method: unknown method 'irnte'; did you mean 'irnet'? "
-                             "(allowed: exits, irnet, masks)\n")
+                             f"(allowed: {', '.join(METHODS)})\n")
 
 
 def test_a_reference_for_retention_is_there_and_is_kept(clone, monkeypatch):

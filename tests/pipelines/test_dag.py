@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import check
-from pipelines.settings import METHODS
+from pipelines import check, code
+from pipelines.settings import IRNET_MAPS, METHODS
+from stages.runtime.errors import UserError
 from stages.runtime.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,9 +24,13 @@ KNOW_TRUTH = {"prepare", "annotate", "score", "evaluate", "report"}
 MADE = ("data/", "models/", "metrics/")
 
 
+def _common() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
 def _stages(method: str) -> dict[str, dict[str, Any]]:
     """Stages of the common chain and of one method, by name."""
-    common = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    common = _common()
     own = yaml.safe_load((ROOT / "pipelines" / method / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert not set(common) & set(own)
     return {**common, **own}
@@ -135,7 +140,10 @@ def test_a_stage_is_named_after_its_module(method, name):
     module = _module(stage)
     path = f"{module.replace('.', '/')}.py"
     assert module.rpartition(".")[2] == name
-    assert path in stage["deps"], "a stage depends on its own module"
+    if name != "check":
+        code = name if name in _common() else f"{method}/{name}"
+        assert f"data/code/{code}" in stage["deps"], "a stage depends on its own code"
+        assert not [dep for dep in stage["deps"] if dep.endswith(".py")], "and on no list of files"
     text = (ROOT / path).read_text(encoding="utf-8")
     assert "def main(params: Path) -> None:" in text
     assert "run_stage(main, __doc__)" in text
@@ -175,7 +183,8 @@ def test_every_dependency_is_in_git_or_made_by_a_stage(method, name):
     for preset in PRESETS:
         params = _params(preset, method)
         stages = _stages(method)
-        made = [path for stage in stages.values() for path in _outputs(stage, params)]
+        # A method may build on another, whose chain DVC then runs too.
+        made = [path for other in METHODS for stage in _stages(other).values() for path in _outputs(stage, params)]
         for dep in _names(stages[name]["deps"], params):
             if dep == str(check.REFERENCE):  # nobody's output: `check` makes an empty one where there is none
                 continue
@@ -183,6 +192,15 @@ def test_every_dependency_is_in_git_or_made_by_a_stage(method, name):
                 assert any(_below(dep, path) or _below(path, dep) for path in made), f"nothing makes {dep}"
             elif dep != "params.yaml" and dep != params["dataset"]["root"]:
                 assert any(_below(path, dep) for path in _tracked()), f"{dep} is not in Git"
+
+
+def test_bestie_runs_irnet_if_its_maps_are_taken_and_nothing_of_it_otherwise():
+    deps = {name: stage["deps"] for name, stage in _stages("bestie").items() if name not in _common()}
+    users = [name for name, names in deps.items() if "${bestie.maps.folder}" in names]
+    assert users == ["train_segmenter", "infer_semantic"]
+    assert not [dep for names in deps.values() for dep in names if "irnet" in dep]
+    made = {name: _outputs(stage, {}) for name, stage in _stages("irnet").items()}
+    assert [name for name, paths in made.items() if str(IRNET_MAPS) in paths] == ["synthesize"]
 
 
 def test_what_shapes_are_rendered_by_is_in_git():
@@ -204,7 +222,26 @@ def test_every_parameter_is_in_every_preset(method, name):
 
 @each_stage
 def test_settings_that_change_nothing_rerun_nothing(method, name):
-    assert not any(str(entry).startswith("runtime") for entry in _stages(method)[name].get("params", []))
+    """Of how a run is done, the number format alone changes what comes out, and of trainings only."""
+    named = [entry for entry in _stages(method)[name].get("params", []) if str(entry).startswith("runtime")]
+    assert named == (["runtime.precision"] if name.startswith("train") else [])
+
+
+def test_check_sees_every_change_of_the_code():
+    deps = _common()["check"]["deps"]
+    assert deps == ["params.yaml", "stages", *code.code_files(ROOT / "pipelines", ROOT)]
+    assert "__pycache__" in (ROOT / ".dvcignore").read_text(encoding="utf-8").split()
+
+
+def test_a_module_that_nobody_listed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("dvc.yaml"), *(Path(name) for name in code.code_files(ROOT / "pipelines", ROOT))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((ROOT / path).read_bytes())
+    code.check_dependencies()
+    Path("pipelines/irnet/mine.py").write_text("")
+    with pytest.raises(UserError, match=r"leave out pipelines/irnet/mine.py.* add the line: - pipelines/irnet/mine.py"):
+        code.check_dependencies()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from pipelines.settings import METHODS, SECTIONS, SUPERVISION, load_params, with_method
+from pipelines.settings import METHODS, SECTIONS, load_params, methods_run, with_method
 from pipelines.workspace import changed
 from stages.runtime.errors import UserError
 from stages.runtime.settings import Settings, read_yaml
@@ -17,8 +17,8 @@ PRESETS = sorted((ROOT / "pipelines" / "presets").glob("*.yaml"))
 SHAPES = ROOT / "pipelines/presets/shapes.yaml"
 
 # What a description may name as the source of its default.
-SOURCE = re.compile(r"paper|\bsec\b|sec\.|section|source|known|table|eq\.|equation|figure|protocol|zoo|App\.|DESIGN|"
-                    r"IRNet|WISE|BESTIE|EXITS|Mask R-CNN|FPN", re.IGNORECASE)
+SOURCE = re.compile(r"paper|\bsec\b|sec\.|section|source|known|table|eq\.|equation|fig\.|figure|listing|protocol|zoo|"
+                    r"App\.|DESIGN|IRNet|WISE|panoptic|BESTIE|EXITS|Mask R-CNN|FPN|PSPNet|DeepLab", re.IGNORECASE)
 # These say where something lies or what it is called; no paper has a word on that.
 WITHOUT_SOURCE = {"train", "val", "train_images", "val_images", "sbd", "weights", "engine", "backbone_arguments"}
 
@@ -38,8 +38,7 @@ FIELDS = sorted((f"{model.__name__}.{name}", field.description, bool(_models(fie
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_preset_parses_for_every_method(tmp_path, preset, method):
-    kinds = sorted({group[0] for group in SUPERVISION[method]}) or ["tags"]
-    params = changed({**read_yaml(preset), "method": method}, {"annotations.kinds": kinds})
+    params = with_method(read_yaml(preset), method)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     settings = load_params(tmp_path / "params.yaml")
     assert settings.method == method
@@ -126,4 +125,26 @@ def test_another_method_comes_with_the_labels_that_it_is_made_for():
     boxes = {**params, "annotations": {"kinds": ["boxes"]}}
     assert with_method(boxes, "exits")["annotations"]["kinds"] == ["boxes"]
     assert with_method(params, "masks")["annotations"] == params["annotations"]
+    assert with_method(params, "bestie")["annotations"]["kinds"] == ["tags"]
+    points = changed(params, {"bestie.cues.source": "points"})
+    assert with_method(points, "bestie")["annotations"]["kinds"] == ["tags", "points"]
+    assert with_method(points, "irnet")["annotations"]["kinds"] == ["tags"]
     assert params["method"] == "irnet"
+
+
+def test_points_as_cues_need_points(message):
+    assert message({"method": "bestie", "bestie.cues.source": "points"}) == (
+        "params.yaml: annotations.kinds: bestie.cues.source is points, which needs points beside tags, found tags; "
+        "write [tags, points], or bestie.cues.source: peaks")
+    assert "method bestie needs tags, found points" in message({"method": "bestie", "annotations.kinds": ["points"]})
+
+
+@pytest.mark.parametrize(("changes", "methods"), [
+    ({"method": "bestie"}, ["irnet", "bestie"]),
+    ({"method": "bestie", "bestie.maps.folder": "data/irnet/semantic/"}, ["irnet", "bestie"]),
+    ({"method": "bestie", "bestie.maps.folder": "../maps"}, ["bestie"]),
+    ({"method": "irnet"}, ["irnet"]),
+])
+def test_which_methods_run(tmp_path, changes, methods):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(read_yaml(SHAPES), changes)))
+    assert methods_run(load_params(tmp_path / "params.yaml")) == methods

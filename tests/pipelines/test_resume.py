@@ -5,6 +5,7 @@ Slow: the whole chain runs at a small size, once undisturbed and once with a kil
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from pipelines.settings import with_method
+from pipelines.mend import mend
+from pipelines.settings import METHODS, with_method
 from pipelines.workspace import ROOT, changed
 from stages.runtime.settings import read_yaml
 
@@ -41,17 +44,19 @@ MIDDLE = {
     },
     "exits": {
         "train_extractor": "exits-train_extractor-*/checkpoint.pt",
-        "propagate": "exits-propagate-*/points/*/*.npz",
+        "propagate": "exits-propagate-*/results/*/*.npz",
         "train_generator": "exits-train_generator-*/checkpoint.pt",
-        "infer_masks": "exits-infer_masks-*/probabilities/*/*.npz",
+        "infer_masks": "exits-infer_masks-*/results/*/*.npz",
     },
 }
 
 
 def _workspace(folder: Path, method: str) -> Path:
     folder.mkdir()
-    for name in ("stages", "pipelines", "dvc.yaml"):
+    for name in ("stages", "pipelines", "dvc.yaml", ".dvcignore"):
         subprocess.run(["cp", "-r", str(ROOT / name), str(folder)], check=True)
+    for lock in folder.glob("pipelines/*/dvc.lock"):
+        lock.unlink()
     params = changed(with_method(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), method), SMALL)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
@@ -133,3 +138,51 @@ def test_killed_stages_go_on_and_leave_no_orphans(tmp_path: Path, method: str) -
         assert _start(killed).wait(600) == 0, (killed / "log").read_text()[-2000:]
     for name in (f"data/{method}/pseudo_labels.json", f"data/{method}/predictions.json", "metrics/score.json"):
         assert (killed / name).read_bytes() == (plain / name).read_bytes(), f"{name} differs after the kills"
+
+
+KILLS = int(os.environ.get("KILLS", "6"))
+
+
+def _results(folder: Path) -> dict[str, str]:
+    """Digest of every output of DVC but the report, which quotes no numbers that are not in the others."""
+    found = {}
+    for name in ("data", "models", "metrics"):
+        for path in sorted((folder / name).rglob("*")):
+            if path.is_file():
+                found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_random_kills_change_nothing(tmp_path: Path, method: str) -> None:
+    """SIGKILL of `dvc`, of a stage or of all at random moments, KILLS times: the same bytes in the end."""
+    random = np.random.default_rng(7)
+    plain, killed = _workspace(tmp_path / "plain", method), _workspace(tmp_path / "killed", method)
+    started = time.monotonic()
+    assert _start(plain).wait(900) == 0, (plain / "log").read_text()[-2000:]
+    # Moments are spread over what is left: with k kills to come, one chain's time / k.
+    whole = time.monotonic() - started
+    for number in range(KILLS):
+        print(mend(killed) or f"kill {number + 1} of {KILLS}")
+        dvc = _start(killed)
+        try:
+            dvc.wait(1 + random.uniform(0, 2.5) * whole / KILLS)
+            assert dvc.returncode == 0, (killed / "log").read_text()[-2000:]
+            break
+        except subprocess.TimeoutExpired:
+            pass
+        stages = [pid for pid in _processes(killed) if pid != dvc.pid]
+        kind = random.choice(["dvc", "stage", "group"])
+        if kind == "group":
+            os.killpg(dvc.pid, signal.SIGKILL)
+        else:
+            os.kill(int(random.choice(stages)) if kind == "stage" and stages else dvc.pid, signal.SIGKILL)
+        dvc.wait(60)
+        deadline = time.monotonic() + 10
+        while _processes(killed) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _processes(killed), f"orphans after kill {number + 1} ({kind})"
+    print(mend(killed))
+    (killed / "log").write_text("")
+    assert _start(killed).wait(900) == 0, (killed / "log").read_text()[-2000:]
+    assert _results(killed) == _results(plain)

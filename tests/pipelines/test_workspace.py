@@ -72,7 +72,8 @@ def test_provenance_says_what_it_was_made_with():
 
 def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     root = tmp_path / "clone"
-    _write(root, {"dvc.yaml": "stages:\n  copy:\n    cmd: cp params.yaml out\n    deps: [params.yaml, stages/a.py]\n"
+    _write(root, {".dvcignore": "__pycache__\n",
+                  "dvc.yaml": "stages:\n  copy:\n    cmd: cp params.yaml out\n    deps: [params.yaml, stages/a.py]\n"
                               "    outs: [out]\n", "stages/a.py": "", "pipelines/b.py": "", "params.yaml": "user's"})
     monkeypatch.setattr(workspace, "ROOT", root)
     monkeypatch.setattr(workspace, "load_params", lambda path: None)
@@ -82,10 +83,14 @@ def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     place.reproduce({"seed": 1}, "copy")
     assert (place.folder / "out").read_text() == "seed: 1\n"
     assert (tmp_path / "cache").exists()
+    (place.folder / ".dvc/tmp/rwlock").write_text("")  # as a SIGKILL in the wrong moment leaves it
+    place.reproduce({"seed": 2}, "copy")
+    assert (place.folder / "out").read_text() == "seed: 2\n"
     with pytest.raises(UserError, match="`dvc repro` failed in .*its messages are above"):
         place.reproduce({"seed": 1}, "absent")
     assert (root / "params.yaml").read_text() == "user's"
-    assert sorted(path.name for path in root.iterdir()) == [".work", "dvc.yaml", "params.yaml", "pipelines", "stages"]
+    assert sorted(path.name for path in root.iterdir()) == [".dvcignore", ".work", "dvc.yaml", "params.yaml",
+                                                            "pipelines", "stages"]
 
 
 def test_commands_refuse_what_they_do_not_know(tmp_path):
@@ -110,8 +115,8 @@ class _Recorded:
 
     def read(self, path):
         scores = self.runs[-1][0]["irnet"]["synthesis"].get("scores", "propagated")
-        return {"metrics/score.json": {"train": {"voc": {"AP50": {"cam": 1.0, "propagated": 3.0}[scores]}}},
-                "metrics/evaluate.json": {"voc": {"AP50": 2.0}}}[path]
+        return {"metrics/detail/score.json": {"train": {"voc": {"AP50": {"cam": 1.0, "propagated": 3.0}[scores]}}},
+                "metrics/detail/evaluate.json": {"voc": {"AP50": 2.0}}}[path]
 
 
 def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):

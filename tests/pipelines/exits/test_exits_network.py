@@ -8,19 +8,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipelines.exits.infer_masks import predict, refine, whole_prediction
-from pipelines.exits.network import Decoder, Generator, Teacher, load_generator
-from pipelines.exits.propagate import initial_labels, retrieve_points
+from pipelines.exits.network import Decoder, Generator, Pyramid, _position, load_generator
+from pipelines.exits.prediction import predict, refine, whole_prediction
+from pipelines.exits.retrieval import initial_labels, retrieve_points
 from pipelines.exits.settings import (
-    CrfSettings,
-    CropSettings,
     EncoderSettings,
     ExtractorSettings,
     GuidedEncoderSettings,
     InferenceSettings,
     PropagationSettings,
+    RandomCropSettings,
 )
-from pipelines.exits.train_generator import with_scores
+from pipelines.exits.targets import with_scores
+from stages.propagation.settings import MeanFieldSettings
+from stages.runtime.ema import Teacher
 from stages.runtime.errors import UserError
 
 PYRAMID = {"kind": "pyramid", "name": "resnet10t", "weights": "none", "stride": 8, "width": 16,
@@ -83,8 +84,6 @@ def test_scores_matter_to_a_guided_network_and_none_are_zeros():
 
 def test_a_mirrored_crop_gives_a_mirrored_position():
     """What the network is told of a box does not depend on the side from which one looks."""
-    from pipelines.exits.network import _position
-
     mirrored = torch.stack([32 - BOXES[:, 2], BOXES[:, 1], 32 - BOXES[:, 0], BOXES[:, 3]], dim=1)
     # Cells centred on the middle of their pixels lie symmetrically.
     one, other = _position(BOXES, 8, 4.0, 1.5), _position(mirrored, 8, 4.0, 1.5)
@@ -92,8 +91,6 @@ def test_a_mirrored_crop_gives_a_mirrored_position():
 
 
 def test_position_of_a_cell_by_hand():
-    from pipelines.exits.network import _position
-
     # Cell 2 of stride 4 is centred on pixel 9.5, 10 px from the left edge of the crop.
     maps = _position(torch.tensor([[6.0, 2.0, 16.0, 22.0]]), 8, 4.0, 1.5)
     assert maps[0, :, 3, 2].tolist() == pytest.approx([0.4, 0.6, 0.6, 0.4])
@@ -110,6 +107,63 @@ def test_similarity_is_positive_and_of_the_grid(settings, layer):
     if settings is PYRAMID:
         torch.testing.assert_close(similarity, similarity.transpose(1, 2))
         torch.testing.assert_close(similarity.diagonal(dim1=1, dim2=2), torch.ones(2, 16))
+
+
+def _centres(count: int, stride: float, origin: float) -> np.ndarray:
+    return origin + stride * np.arange(count)
+
+
+def _sampled(values: np.ndarray, at: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A map (C, n, n) at ``at`` x ``at``, linearly between ``places``, one axis after the other."""
+    for axis in (1, 2):
+        values = np.apply_along_axis(lambda line: np.interp(at, places, line), axis, values)
+    return values
+
+
+MOBILE = {"kind": "pyramid", "name": "mobilenetv2_050", "weights": "none", "stride": 16, "width": 16,
+          "arguments": {"pad_type": "same"}}
+
+
+@pytest.mark.parametrize(("settings", "layer", "cells"),
+                         [(PYRAMID, 4, 16), (PYRAMID, 1, 8), (MOBILE, 5, 12), (MOBILE, 3, 4)],
+                         ids=["enlarged", "reduced", "same padding", "same padding, reduced"])
+def test_points_see_the_features_of_their_own_place(settings, layer, cells):
+    """The level's cells lie on its grid, the points' in the middle of equal parts of the crop; wide parts see means."""
+    encoder = _generator(settings).encoder
+    assert isinstance(encoder, Pyramid)
+    side, grid = 64, encoder.body.grids[layer - 1]
+    count = -(-side // int(grid.stride))
+    level = np.random.default_rng(0).normal(size=(5, count, count))
+    maps = [torch.zeros(1, 5, 4, 4)] * 6
+    maps[layer - 1] = torch.from_numpy(level)[None].float()
+    encoder.body.levels = lambda images: maps[:len(encoder.body.grids)]
+    found = encoder.exponent(torch.zeros(1, 3, side, side, dtype=torch.uint8), BOXES[:1], cells, layer, 0.5)[0]
+    # Reduced by area: the mean over as many places of each part as the level has cells in it.
+    fine = max(1, round(side / cells / grid.stride))
+    at = _centres(cells * fine, side / cells / fine, side / cells / fine / 2 - 0.5)
+    features = _sampled(level, at, _centres(count, grid.stride, grid.origin))
+    features = features.reshape(5, cells, fine, cells, fine).mean((2, 4)).reshape(5, -1)
+    features -= features.mean(1, keepdims=True)
+    features /= np.linalg.norm(features, axis=0)
+    np.testing.assert_allclose(found.numpy(), (features.T @ features - 1) / 0.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [PYRAMID, MOBILE], ids=["padded alike", "same padding"])
+def test_the_guide_lies_on_the_picture(settings):
+    """Every level is shown the scores at the places of its own cells."""
+    model = _generator({**settings, "scores": True})
+    encoder = model.encoder
+    seen: list[torch.Tensor] = []
+    for layer in encoder.lateral:
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, -1]))
+    side, scores = 64, torch.randn(1, 12, 12, generator=torch.Generator().manual_seed(0))
+    model(torch.zeros(1, 3, side, side, dtype=torch.uint8), BOXES[:1], scores)
+    places = _centres(12, side / 12, side / 24 - 0.5)
+    assert len(seen) == len(encoder.levels)
+    for guide, index in zip(reversed(seen), encoder.levels, strict=True):
+        grid = encoder.body.grids[index]
+        expected = _sampled(scores.tanh().numpy(), _centres(len(guide), grid.stride, grid.origin), places)[0]
+        np.testing.assert_allclose(guide.detach().numpy(), expected, atol=1e-5)
 
 
 def test_layers_that_a_pyramid_does_not_have():
@@ -157,9 +211,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
     settings = EncoderSettings(**PYRAMID)
     same = load_generator(tmp_path / "weights.pt", settings, 32, 4, torch.device("cpu"))
     assert not any(value.requires_grad for value in same.parameters())
-    with pytest.raises(UserError, match="does not fit the settings"):
+    with pytest.raises(UserError, match="does not fit the network"):
         load_generator(tmp_path / "weights.pt", settings.model_copy(update={"width": 8}), 32, 4, torch.device("cpu"))
-    with pytest.raises(UserError, match="does not fit the settings"):
+    with pytest.raises(UserError, match="no network 'teacher' in it"):
         load_generator(tmp_path / "weights.pt", settings, 32, 4, torch.device("cpu"), "teacher")
 
 
@@ -210,7 +264,7 @@ def test_a_crop_that_is_all_object_has_no_background():
 
 def test_margins_in_order():
     with pytest.raises(ValidationError, match="a range"):
-        CropSettings(random_margin=(0.5, 0.1))
+        RandomCropSettings(margin=(0.5, 0.1))
 
 
 def test_scores_as_a_share_of_the_masks():
@@ -224,15 +278,12 @@ def test_scores_as_a_share_of_the_masks():
 @pytest.mark.parametrize("unguided", [0.0, 0.25, 1.0])
 def test_predictions_with_and_without_scores_are_averaged(unguided):
     model = _generator(PYRAMID, scores=True)
-    crops, boxes = _images().numpy().transpose(0, 2, 3, 1), BOXES.numpy()
-    scores = np.random.default_rng(0).normal(size=(2, 5, 5)).astype(np.float32)
-    found = whole_prediction(model, crops, boxes, scores, InferenceSettings(unguided=unguided))
+    scores = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        with_them, without = model(_images(), BOXES, torch.from_numpy(scores)), model(_images(), BOXES)
-        expected = (1 - unguided) * with_them + unguided * without
-    torch.testing.assert_close(found, expected)
-    alone = whole_prediction(model, crops, boxes, None, InferenceSettings(unguided=unguided, scores=0.5))
-    with torch.no_grad():
+        found = whole_prediction(model, _images(), BOXES, scores, InferenceSettings(unguided=unguided))
+        with_them, without = model(_images(), BOXES, scores), model(_images(), BOXES)
+        torch.testing.assert_close(found, (1 - unguided) * with_them + unguided * without)
+        alone = whole_prediction(model, _images(), BOXES, None, InferenceSettings(unguided=unguided, scores=0.5))
         torch.testing.assert_close(alone, model(_images(), BOXES))
 
 
@@ -242,26 +293,21 @@ def test_mirrored_predictions_are_averaged_where_they_belong():
     class Left(torch.nn.Module):
         guided = False
 
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
         def forward(self, images, boxes, scores=None):
             masks = torch.zeros(len(images), 4, 4)
             masks[:, :, :2] = 1
             assert (boxes[:, 0] < boxes[:, 2]).all()
             return masks
 
-    crops = _images().numpy().transpose(0, 2, 3, 1)
-    assert (predict(Left(), crops, BOXES.numpy(), flip=True) == 0.5).all()
+    assert (predict(Left(), _images(), BOXES, flip=True) == 0.5).all()
 
 
 def test_refinement_keeps_to_the_box_and_follows_colours():
-    crops = np.zeros((1, 32, 32, 3), np.uint8)
-    crops[0, 8:20, 8:16] = (200, 40, 40)
+    crops = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    crops[0, :, 8:20, 8:16] = torch.tensor([200, 40, 40], dtype=torch.uint8)[:, None, None]
     masks = torch.full((1, 8, 8), 0.05)
     masks[0, 2:5, 1:5] = 0.7  # one cell too wide on the left and on the right
-    found = refine(masks, crops, np.array([[6.0, 6.0, 22.0, 22.0]], np.float32), CrfSettings(bilateral_xy=20))
+    found = refine(masks, crops, np.array([[6.0, 6.0, 22.0, 22.0]], np.float32), MeanFieldSettings(bilateral_xy=20))
     assert found.shape == (1, 32, 32)
     inside = np.zeros((32, 32), bool)
     inside[6:22, 6:22] = True

@@ -55,10 +55,11 @@ def working_in(folder: Path):
         os.chdir(before)
 
 
-def run(module: str, folder: Path, **runtime) -> None:
-    """A stage's ``main`` in ``folder``, as DVC calls it, with other runtime settings if wanted."""
+def run(module: str, folder: Path, irnet: dict | None = None, **runtime) -> None:
+    """A stage's ``main`` in ``folder``, as DVC calls it, with other settings of IRNet or runtime if wanted."""
     params = folder / "params.yaml"
-    params.write_text(yaml.safe_dump({**PARAMS, "runtime": {**PARAMS["runtime"], **runtime}}))
+    params.write_text(yaml.safe_dump({**PARAMS, "runtime": {**PARAMS["runtime"], **runtime},
+                                      "irnet": {**PARAMS["irnet"], **(irnet or {})}}))
     with working_in(folder), contextlib.redirect_stderr(io.StringIO()):
         import_module(module).main(params)
 
@@ -161,7 +162,7 @@ def test_semantic_pictures(workspace, weak):
 def test_models_and_metrics(workspace):
     import torch
 
-    metrics = json.loads((workspace / "metrics/irnet_classifier.json").read_text())
+    metrics = json.loads((workspace / "models/irnet/classifier/metrics.json").read_text())
     assert {"train", "val"} <= set(metrics)
     assert 0 <= metrics["train"]["map"] <= 100
     for name in ("classifier", "irnet"):
@@ -172,6 +173,17 @@ def test_models_and_metrics(workspace):
     assert state["displacement_mean"].shape == (2,)
     assert state["displacement_mean"].abs().max() > 0
     assert not list((workspace / ".work").glob("irnet-*-*"))
+
+
+def test_figures(workspace, weak):
+    content = json.loads((workspace / "data/irnet/figures.json").read_text())
+    figures = content["figures"]
+    metrics = json.loads((workspace / "models/irnet/classifier/metrics.json").read_text())
+    assert figures["classifier_mAP"] == metrics["val"]["map"]
+    rows = json.loads((workspace / layout.pseudo_labels("irnet")).read_text())["annotations"]
+    assert figures["instances_per_image"] == pytest.approx(len(rows) / len(weak["images"]), abs=1e-3)
+    assert figures["fragments"] == pytest.approx(100 * sum(row["score"] == 0 for row in rows) / len(rows), abs=0.01)
+    assert list(content["measured"]) == ["semantic"]
 
 
 def test_the_mean_over_the_training_images_is_gone(workspace, weak):
@@ -187,7 +199,27 @@ def test_gallery(workspace, weak):
     assert {panel["image_id"] for panel in panels} == {image["id"] for image in weak["images"][:2]}
     for panel in panels:
         assert panel["title"]
+        assert panel["split"] == "train"
         assert cv2.imread(str(folder / panel["picture"])) is not None
+
+
+def test_attention_split_by_instances(workspace, weak):
+    """`scores: cam` with `instances: displacement`: the maps before the walk decide, not those after it."""
+    path = workspace / layout.pseudo_labels("irnet")
+    labels = {}
+    for scores in ("propagated", "cam"):
+        run("pipelines.irnet.synthesize", workspace, irnet={"synthesis": {"fragment": 0.0, "scores": scores}})
+        labels[scores] = path.read_text()
+        for row in json.loads(labels[scores])["annotations"]:
+            image = next(image for image in weak["images"] if image["id"] == row["image_id"])
+            key = "cams" if scores == "cam" else "semantic"
+            stored = arrays(workspace, "cams" if scores == "cam" else "propagated", image)
+            highest = stored[key][stored["classes"].tolist().index(row["category_id"])].max()
+            assert row["score"] <= float(highest) + 1e-3
+    assert labels["cam"] != labels["propagated"]
+    assert any(row["score"] > 0.99 for row in json.loads(labels["cam"])["annotations"])  # a CAM's own maximum is 1
+    run("pipelines.irnet.synthesize", workspace)
+    assert path.read_text() == labels["propagated"]
 
 
 def test_synthesis_repeats_itself(workspace):

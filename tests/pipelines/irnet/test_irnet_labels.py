@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipelines.irnet.mine_relations import confident_areas
-from pipelines.irnet.settings import CrfSettings, RelationSettings, SynthesisSettings
-from pipelines.irnet.synthesize import instance_labels
+from pipelines.irnet.masks import cells_at, image_labels, instance_labels
+from pipelines.irnet.relations import confident_areas
+from pipelines.irnet.settings import RelationSettings, SynthesisSettings
 from pipelines.masks import take_masks
 from stages.labels import rle
+from stages.propagation.settings import DenseCrfSettings
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 
-PLAIN = RelationSettings(crf=CrfSettings(iterations=0))
+PLAIN = RelationSettings(crf=DenseCrfSettings(iterations=0))
 
 
 def grey(height: int, width: int) -> np.ndarray:
@@ -172,6 +173,51 @@ def test_nothing():
     for kind in ("components", "displacement"):
         assert instance_labels(np.zeros((0, 5, 6)), np.zeros(0, int), settings(instances=kind)) == []
         assert instance_labels(np.zeros((2, 5, 6)), np.array([1, 2]), settings(instances=kind)) == []
+
+
+# --- the rows of table 1: which scores, which instances --------------------------------------------------------
+
+
+def split_stripe() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One class (7) whose attention is a stripe over two instances; the walk has carried it into another row."""
+    cams, semantic = np.zeros((1, 4, 6)), np.zeros((1, 4, 6))
+    cams[0, 1], semantic[0, 2] = 1, 1
+    instances = np.repeat([[0, 0, 0, 1, 1, 1]], 4, axis=0)
+    pairs = np.array([[0, 0], [0, 1]])
+    return cams, {"classes": np.array([7]), "semantic": semantic, "instances": instances, "pairs": pairs,
+                  "scores": np.stack([semantic[0] * (instances == index) for index in (0, 1)])}
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize(("scores", "row"), [("cam", 1), ("propagated", 2)])
+@pytest.mark.parametrize("instances", ["components", "displacement"])
+def test_scores_and_instances_are_chosen_apart(scores, row, instances, stride):
+    cams, walked = split_stripe()
+    found, semantic = image_labels(cams, walked, stride, (4 * stride, 6 * stride),
+                                   settings(scores=scores, instances=instances, threshold=0.6))
+    assert semantic.shape == (4 * stride, 6 * stride)
+    assert {int(value) for value in np.unique(semantic)} == {0, 7}
+    centre = row * stride + stride // 2
+    assert (semantic[centre] == 7).all()
+    assert (semantic[:(row - 1) * stride] == 0).all()
+    assert len(found) == (1 if instances == "components" else 2)
+    for category, mask, _ in found:
+        assert category == 7
+        assert mask[centre].any()
+        assert not mask[:(row - 1) * stride].any()
+        assert not mask[(row + 2) * stride:].any()
+    if instances == "displacement":
+        left, right = found[0][1], found[1][1]
+        assert not left[:, 3 * stride:].any()
+        assert not right[:, :3 * stride].any()
+        if scores == "cam":  # attention that reaches a border stays whole there
+            assert np.array_equal(left | right, semantic == 7)
+
+
+def test_cells_at():
+    cells = np.array([[0, 1], [2, 3]])
+    assert cells_at(cells, 2, (3, 4)).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3]]
+    assert cells_at(cells, 1, (2, 2)).tolist() == cells.tolist()
 
 
 # --- full supervision ---------------------------------------------------------------------------------------------

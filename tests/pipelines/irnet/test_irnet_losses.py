@@ -39,7 +39,7 @@ def one_by_loop(displacement, boundary, labels, radius: float) -> dict[str, floa
                 label_i, label_j = int(labels[n][i]), int(labels[n][j])
                 if IGNORE in (label_i, label_j):
                     continue
-                affinity = 1 - max(float(boundary[n][k]) for k in line(i, j))
+                affinity = 1 - max(float(boundary[n][k].sigmoid()) for k in line(i, j))
                 delta = [float(displacement[n, axis][i] - displacement[n, axis][j]) for axis in (0, 1)]
                 if label_i != label_j:
                     sums["log_other"] += math.log(1 - affinity)
@@ -67,7 +67,7 @@ def by_loop(displacement, boundary, labels, radius):
 def random_case(seed: int, count: int, height: int, width: int, values=(0, 1, 2, IGNORE)):
     torch.manual_seed(seed)
     displacement = 3 * torch.randn(count, 2, height, width, dtype=torch.float64)
-    boundary = torch.rand(count, height, width, dtype=torch.float64) * 0.9 + 0.05
+    boundary = 2 * torch.randn(count, height, width, dtype=torch.float64)  # logits
     labels = torch.tensor(values, dtype=torch.uint8)[torch.randint(0, len(values), (count, height, width))]
     return displacement, boundary, labels
 
@@ -97,7 +97,7 @@ def test_small_maps_and_empty_sets(size, values):
 
 def test_the_radius_is_exclusive():
     labels = torch.tensor([[[0, IGNORE, IGNORE, 1]]], dtype=torch.uint8)
-    displacement, boundary = torch.zeros(1, 2, 1, 4), torch.full((1, 1, 4), 0.5)
+    displacement, boundary = torch.zeros(1, 2, 1, 4), torch.zeros(1, 1, 4)
     assert float(relation_losses(displacement, boundary, labels, 3.0)["boundary"]) == 0
     assert float(relation_losses(displacement, boundary, labels, 3.01)["boundary"]) == pytest.approx(math.log(2))
 
@@ -109,7 +109,7 @@ def test_ignored_cells_count_for_nothing_but_lie_on_lines():
     after = relation_losses(displacement, boundary, labels, 4.0)
     assert float(before["displacement_foreground"]) == float(after["displacement_foreground"])
     assert float(before["displacement_background"]) == float(after["displacement_background"])
-    boundary[0][labels[0] == IGNORE] = 0.99  # a boundary in no man's land still parts what lies on its two sides
+    boundary[0][labels[0] == IGNORE] = 6.0  # a boundary in no man's land still parts what lies on its two sides
     assert float(relation_losses(displacement, boundary, labels, 4.0)["boundary"]) != float(before["boundary"])
 
 
@@ -127,7 +127,7 @@ def two_instances() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_ideal_field_has_no_loss():
     labels, field = two_instances()
-    boundary = torch.full((1, 12, 40), 0.5, dtype=torch.float64)
+    boundary = torch.zeros(1, 12, 40, dtype=torch.float64)
     found = relation_losses(field, boundary, labels, 10.0)
     assert float(found["displacement_foreground"]) == pytest.approx(0, abs=1e-12)
     assert float(found["displacement_background"]) == 0
@@ -143,10 +143,10 @@ def test_ideal_boundary_has_almost_no_loss():
     labels = torch.zeros(1, 6, 20, dtype=torch.uint8)
     labels[..., 11:] = 1
     labels[..., 10] = IGNORE
-    boundary = torch.zeros(1, 6, 20)
-    boundary[..., 10] = 1
+    boundary = torch.full((1, 6, 20), -20.0)
+    boundary[..., 10] = 20
     assert float(relation_losses(torch.zeros(1, 2, 6, 20), boundary, labels, 5.0)["boundary"]) < 1e-4
-    assert float(relation_losses(torch.zeros(1, 2, 6, 20), 1 - boundary, labels, 5.0)["boundary"]) > 10
+    assert float(relation_losses(torch.zeros(1, 2, 6, 20), -boundary, labels, 5.0)["boundary"]) > 10
 
 
 def test_gradients():
@@ -160,7 +160,7 @@ def test_gradients():
     assert torch.autograd.gradcheck(total, (displacement, boundary), eps=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("value", [-200.0, 200.0])
 def test_saturated_boundaries_stay_finite(value):
     displacement, _, labels = random_case(4, 1, 6, 6)
     boundary = torch.full((1, 6, 6), value, requires_grad=True)
@@ -170,10 +170,27 @@ def test_saturated_boundaries_stay_finite(value):
     assert torch.isfinite(boundary.grad).all()
 
 
+@pytest.mark.parametrize("sure", [5.0, 20.0, 100.0])
+@pytest.mark.parametrize(("labels", "sign"), [([1, 1], 1), ([0, 0], 1), ([0, 1], -1)])
+def test_a_sure_and_wrong_pair_has_a_gradient(labels, sign, sure):
+    """One pair: -log a and -log(1 - a) are about as large as the logit, and their slope is about 1."""
+    boundary = torch.tensor([[[0.0, 0.0]]]) + sign * sure
+    boundary[0, 0, 1] += 0.5  # the larger logit alone decides
+    boundary.requires_grad_()
+    found = relation_losses(torch.zeros(1, 2, 1, 2), boundary, torch.tensor([[labels]], dtype=torch.uint8), 1.5)
+    weight = 0.5 if labels[0] == labels[1] else 1.0  # halves of eq. 8
+    highest = sign * sure + 0.5
+    assert found["boundary"].item() == pytest.approx(weight * math.log1p(math.exp(-abs(highest)))
+                                                     + weight * abs(highest), rel=1e-5)
+    found["boundary"].backward()
+    assert boundary.grad[0, 0, 0] == 0
+    assert boundary.grad[0, 0, 1].item() == pytest.approx(sign * weight / (1 + math.exp(-abs(highest))), rel=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision_is_computed_in_single(dtype):
     displacement, boundary, labels = random_case(5, 1, 8, 8)
-    boundary[0, :4] = 1 - 1e-7  # 1 - affinity would be 0 in half precision
+    boundary[0, :4] = 16.0  # 1 - affinity would be 0 in half precision
     low = relation_losses(displacement.float(), boundary.to(dtype), labels, 4.0)
     exact = relation_losses(displacement.float(), boundary.to(dtype).float(), labels, 4.0)
     assert {name: float(value) for name, value in low.items()} == {name: float(value) for name, value in exact.items()}

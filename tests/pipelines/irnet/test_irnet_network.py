@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pipelines.irnet.infer_fields import fields
+from pipelines.irnet.fields import field_inference, fields, mean_displacement
 from pipelines.irnet.losses import relation_losses
 from pipelines.irnet.network import IRNet
-from pipelines.irnet.settings import NetworkSettings
-from stages.cues.backbone import Backbone, BackboneSettings, grid_of
+from pipelines.irnet.settings import FieldSettings, IRNetSettings, NetworkSettings
+from stages.cues.backbone import Backbone, grid_of
+from stages.cues.classification import describe_classifier
+from stages.cues.classifier import Classifier
+from stages.cues.settings import BackboneSettings
+from stages.runtime.errors import UserError
+from stages.runtime.weights import save_weights
 
 NARROW = {"name": "resnet10t", "weights": "none", "arguments": {"channels": [8, 8, 16, 24], "stem_width": 8}}
 
@@ -39,7 +45,7 @@ def test_output_sizes(size, stride, grid):
     assert displacement.shape == (2, 2, *shape)
     assert boundary.shape == (2, *shape)
     assert torch.isfinite(displacement).all()
-    assert ((boundary >= 0) & (boundary <= 1)).all()
+    assert torch.isfinite(boundary).all()
 
 
 def convolutions(model: IRNet) -> dict[str, tuple[nn.Conv2d, list[nn.Module]]]:
@@ -182,6 +188,7 @@ def test_flip_averaging_is_equivariant(width):
     assert displacement.shape == (2, 12, -(-width // 4))
     assert boundary.shape == (12, -(-width // 4))
     assert not torch.allclose(single, displacement, atol=1e-3)
+    assert ((boundary >= 0) & (boundary <= 1)).all()
     if width % 4 == 0:  # else the cells of the mirrored image lie elsewhere
         assert torch.allclose(displacement[0], mirrored[0].flip(-1), atol=1e-4)
         assert torch.allclose(displacement[1], -mirrored[1].flip(-1), atol=1e-4)
@@ -199,7 +206,7 @@ class Positions(nn.Module):
         step = int(self.grid.stride)
         value = torch.nn.functional.avg_pool2d(images.float(), step, ceil_mode=True)[:, 0]
         field = torch.stack([torch.zeros_like(value), value], dim=1)
-        return field, value
+        return field, (value / 256).logit()
 
 
 @pytest.mark.parametrize("width", [60, 61, 62, 63])
@@ -207,8 +214,132 @@ def test_mirrored_cells_are_read_where_they_lie(width):
     # A ramp in the image: wherever the cells of the mirrored image lie, the average must be the ramp again.
     ramp = (2 * torch.arange(width)).to(torch.uint8).expand(3, 8, width)
     _, boundary = fields(Positions(4), ramp, True)
-    single = Positions(4)(ramp[None])[1][0]
-    assert torch.allclose(boundary[:, 1:-1], single[:, 1:-1], atol=1e-3)
+    single = Positions(4)(ramp[None])[1][0].sigmoid()
+    assert torch.allclose(boundary[:, 1:-1], single[:, 1:-1], atol=1e-5)
+    assert single[0, -2] - single[0, 1] > 0.3
     displacement, _ = fields(Positions(4), ramp, True)
     assert displacement[1, :, 1:-1].abs().max() < 1e-3  # a field that does not know left from right has no dx
     assert math.isclose(float(displacement[0].abs().max()), 0)
+
+
+# --- images with more pixels than the network is shown at once ----------------------------------------------------
+
+
+class Targets(nn.Module):
+    """A hand-made IRNet of images whose pixels say where they lie: every cell points at a quarter of the image's
+    height and width (in the image's own cells), and the boundary is how far down it lies."""
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self.grid, self.sizes = grid_of(grid), []
+
+    def forward(self, images):
+        step, (height, width) = int(self.grid.stride), images.shape[-2:]
+        self.sizes.append((height, width))
+        rows, columns = -(-height // step), -(-width // step)
+        y, x = torch.meshgrid(torch.arange(rows) * 1.0, torch.arange(columns) * 1.0, indexing="ij")
+        target = [((side - 1) / 4 - self.grid.origin) / step for side in (height, width)]
+        field = torch.stack([target[0] - y, target[1] - x])[None]
+        return field, ((self.grid.origin + step * y + 0.5) / height).clamp(0.001, 0.999).logit()[None]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(240, 320), (241, 323)])
+def test_a_capped_view_gives_the_fields_of_the_image(size, flip):
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    model = Targets(4)
+    wanted, edge = fields(Targets(4), image, False)
+    found, boundary = fields(model, image, flip, max_pixels=size[0] * size[1] / 4)
+    assert all(height * width <= size[0] * size[1] / 4 for height, width in model.sizes)
+    assert found.shape == wanted.shape
+    assert boundary.shape == edge.shape
+    inside = (slice(2, -2), slice(2, -2))
+    assert torch.allclose(found[0][inside], wanted[0][inside], atol=0.3)  # lengths are the image's: up to 45 cells
+    assert torch.allclose(boundary[inside], edge[inside], atol=0.01)
+    if flip:  # one of the two points a quarter from the left, the other from the right: the middle on average
+        middle = ((size[1] - 1) / 2 - 1.5) / 4 - torch.arange(wanted.shape[2])
+        assert torch.allclose(found[1][inside], middle.expand_as(found[1])[inside], atol=0.6)
+    else:
+        assert torch.allclose(found[1][inside], wanted[1][inside], atol=0.3)
+
+
+def test_what_fits_is_looked_at_as_it_is():
+    image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
+    model = build()
+    with torch.no_grad():
+        for flip in (False, True):
+            first, second = fields(model, image, flip), fields(model, image, flip, max_pixels=48 * 64)
+            assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# --- mean displacement and weights --------------------------------------------------------------------------------
+
+
+def test_mean_displacement_by_hand():
+    generator = np.random.default_rng(0)
+    found = [generator.normal(3, 9, (2, height, 7)).astype(np.float32) for height in (4, 9)]
+    tensors = [torch.from_numpy(field) for field in found]
+    everything = np.concatenate([field.reshape(2, -1) for field in found], axis=1).astype(np.float64)
+    mean = mean_displacement((field, None) for field in tensors)
+    assert mean.dtype == torch.float32
+    assert mean.numpy() == pytest.approx(everything.mean(1), abs=1e-6)
+    chosen = [generator.random(field.shape[1:]) < 0.3 for field in found]
+    some = np.concatenate([field[:, mask] for field, mask in zip(found, chosen, strict=True)], axis=1)
+    assert mean_displacement(zip(tensors, chosen, strict=True)).numpy() == pytest.approx(some.mean(1), abs=1e-5)
+    assert mean_displacement([(tensors[0], np.zeros((4, 7), bool))]).tolist() == [0, 0]
+    assert mean_displacement([]).tolist() == [0, 0]
+
+
+class Gpu(torch.Tensor):
+    """A tensor on a device without float64, as Apple's GPUs are, until ``cpu`` is called."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_float64_is_used_on_the_cpu_alone():
+    field = torch.ones(2, 3, 4).as_subclass(Gpu)
+    assert mean_displacement([(field, None), (field, np.ones((3, 4), bool))]).tolist() == [1, 1]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Folders of a classifier and of an IRNet on it, as the training stages leave them, and the settings."""
+    torch.manual_seed(0)
+    backbone = BackboneSettings(**NARROW, stride=8)
+    classifier = Classifier(backbone, 3).eval()
+    describe_classifier(tmp_path / "classifier", classifier, [1, 2, 3])
+    save_weights(tmp_path / "classifier/weights.pt", classifier.state_dict())
+    settings = IRNetSettings(network=NetworkSettings(channels=16, boundary_channels=4), inference=FieldSettings())
+    model = IRNet(classifier.backbone, settings.network, grid_of(4)).eval()
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")}
+    save_weights(tmp_path / "irnet/weights.pt", state)
+    return tmp_path, settings, model, state
+
+
+def test_fields_of_trained_networks(trained):
+    folder, settings, model, _ = trained
+    infer = field_inference(folder / "classifier", folder / "irnet", torch.device("cpu"), settings)
+    image = torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8)
+    with torch.no_grad():
+        found, (displacement, boundary) = infer("", {"id": 1}, image), fields(model, image, True)
+    assert found["displacement"].dtype == found["boundary"].dtype == np.float16
+    assert np.array_equal(found["displacement"], displacement.numpy().astype(np.float16))
+    assert np.array_equal(found["boundary"], boundary.numpy().astype(np.float16))
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
+def test_weights_that_do_not_fit_are_refused(trained, change):
+    folder, settings, _, state = trained
+    if change == "missing":
+        del state["decode.2.weight"]
+    elif change == "unknown":
+        state["decode.3.weight"] = torch.zeros(1)
+    else:
+        state["decode.2.weight"] = torch.zeros(2, 8, 1, 1)
+    save_weights(folder / "irnet/weights.pt", state)
+    with pytest.raises(UserError, match=r"irnet.weights\.pt: .*decode\.[23]\.weight"):
+        field_inference(folder / "classifier", folder / "irnet", torch.device("cpu"), settings)

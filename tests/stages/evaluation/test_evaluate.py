@@ -8,6 +8,10 @@ from tests.stages.evaluation.conftest import write_params
 
 
 def result() -> dict:
+    return read_json(layout.METRICS / "detail/evaluate.json")
+
+
+def short() -> dict:
     return read_json(layout.METRICS / "evaluate.json")
 
 
@@ -21,6 +25,12 @@ def test_evaluate_and_retention(workspace, capsys):
     assert found["annotation"]["seconds_per_image"] == 23.3
     assert found["retention"]["available"] == 0
     assert "annotation, s per image" in capsys.readouterr().out
+    assert short() == {
+        "detector": {"AP25": found["voc"]["AP25"], "AP50": found["voc"]["AP50"], "AP": found["coco"]["AP"],
+                     "PQ": found["panoptic"]["PQ"]},
+        "retention": "unknown before a run with method: masks", "annotation": {"seconds_per_image": 23.3}}
+    assert [row["class"] for row in read_json(layout.METRICS / "plots/detector_by_class.json")] == list(
+        found["classes"])
 
     layout.predictions("masks").parent.mkdir(parents=True)
     truth = read_json(layout.TRUTH["val"])["annotations"]
@@ -35,6 +45,8 @@ def test_evaluate_and_retention(workspace, capsys):
     again = result()
     assert again["retention"]["voc"]["AP50"] == pytest.approx(found["voc"]["AP50"])
     assert again["retention"]["coco"]["AP"] == pytest.approx(found["coco"]["AP"])
+
+    assert short()["retention"] == {"AP50": again["retention"]["voc"]["AP50"], "AP": again["retention"]["coco"]["AP"]}
 
     # Settings of the engine that does not run change nothing; those of the one that runs do.
     main(write_params(workspace, detector={"engine": "torchvision", "torchvision": {"backbone": "resnet18"}}))
@@ -55,6 +67,7 @@ def test_lvis_where_the_truth_says_what_was_looked_for(workspace, capsys):
     capsys.readouterr()
     main(workspace / "params.yaml")
     assert result()["lvis"]["AP"] == result()["lvis"]["APc"] >= result()["coco"]["AP"]
+    assert short()["detector"]["LVIS_AP"] == result()["lvis"]["AP"]
     assert "LVIS AP / APr / APc / APf" in capsys.readouterr().out
 
 
@@ -69,6 +82,8 @@ def test_no_truth(workspace):
     main(workspace / "params.yaml")
     assert result()["available"] == 0
     assert result()["reason"] == "tags only"
+    assert short() == {"detector": "no truth: tags only", "annotation": {"seconds_per_image": 23.3}}
+    assert read_json(layout.METRICS / "plots/detector_by_class.json") == []
     assert result()["annotation"]["seconds_per_image"] == 23.3
 
 

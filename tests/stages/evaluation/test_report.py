@@ -1,11 +1,14 @@
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from stages.evaluation import evaluate, score, tables
+from stages.evaluation import evaluate, page, score, tables
 from stages.evaluation.gallery import choose, read_panels
+from stages.evaluation.page import LOADED_BY_NAME
 from stages.evaluation.report import REPORT, main
+from stages.labels.figures import figures_path, write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
@@ -53,18 +56,25 @@ def test_whole_page(workspace):
     score.main(workspace / "params.yaml")
     evaluate.main(workspace / "params.yaml")
     write_json(layout.METRICS / "irnet_classifier.json", {"val": {"mAP": 0.5}})
-    text, page = render(workspace / "params.yaml")
-    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.images)
-    assert all(reference.startswith(("data:", "#")) for reference in page.references)
-    anchors = {reference[1:] for reference in page.references if reference.startswith("#")}
+    write_figures(figures_path("irnet"), {"pairs_per_image": 12.5})
+    text, found = render(workspace / "params.yaml")
+    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in found.images)
+    assert all(reference.startswith(("data:", "#")) for reference in found.references)
+    anchors = {reference[1:] for reference in found.references if reference.startswith("#")}
     assert anchors <= set(re.findall(r'id="([^"]+)"', text))
     # Six training images: image, weak, pseudo-label, truth; two panels for two of them; six validation images.
-    assert page.captions.count("Pseudo-label") == 6
-    assert page.captions.count("Prediction") == 6
-    assert page.captions.count("CAM") == page.captions.count("Class boundary") == 2
-    assert page.captions.count("Truth") == page.captions.count("Weak label") == page.captions.count("Image") == 12
-    for wanted in ("class 0", "mAP", "<svg", "AP by the COCO protocol", "scales", "Retention:"):
+    assert found.captions.count("Pseudo-label") == 6
+    assert found.captions.count("Prediction") == 6
+    assert found.captions.count("CAM") == found.captions.count("Class boundary") == 2
+    assert found.captions.count("Truth") == found.captions.count("Weak label") == found.captions.count("Image") == 12
+    for wanted in ("class 0", "mAP", "<svg", "AP by the COCO protocol", "scales", "Retention:", "pairs_per_image",
+                   "12.5"):
         assert wanted in text
+
+
+def test_the_template_is_declared():
+    assert [Path(path).resolve() for path in LOADED_BY_NAME] == [page.TEMPLATE]
+    assert page.TEMPLATE.exists()
 
 
 def test_lvis_figures_have_a_table_and_a_card():
@@ -87,24 +97,24 @@ def test_without_truth_numbers_or_panels(workspace):
     (layout.method_data("irnet") / "gallery/panels.json").unlink()
     score.main(workspace / "params.yaml")
     evaluate.main(workspace / "params.yaml")
-    text, page = render(workspace / "params.yaml")
+    text, found = render(workspace / "params.yaml")
     assert "no numbers, because tags &lt;only&gt;" in text
-    assert "Truth" not in page.captions
-    assert "Pseudo-label" in page.captions
+    assert "Truth" not in found.captions
+    assert "Pseudo-label" in found.captions
 
 
 def test_tags_only_need_no_weak_picture(workspace):
     weak = read_json(layout.WEAK["train"])
     write_json(layout.WEAK["train"], weak | {"annotations": []})
     write_json(layout.WEAK["val"], read_json(layout.WEAK["val"]) | {"annotations": []})
-    text, page = render(workspace / "params.yaml")
-    assert "Weak label" not in page.captions
+    text, found = render(workspace / "params.yaml")
+    assert "Weak label" not in found.captions
     assert 'aria-label="Tags"' in text
 
 
 def test_gallery_can_be_left_out(workspace):
-    text, page = render(write_params(workspace, report={"gallery_images": 0, "validation_images": 0}))
-    assert not page.images
+    text, found = render(write_params(workspace, report={"gallery_images": 0, "validation_images": 0}))
+    assert not found.images
     assert 'id="gallery"' not in text
 
 

@@ -7,12 +7,17 @@ import pytest
 from PIL import Image
 
 from stages.evaluation.score import main
+from stages.labels.figures import figures_path, write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 
 
 def result() -> dict:
+    return read_json(layout.METRICS / "detail/score.json")
+
+
+def short() -> dict:
     return read_json(layout.METRICS / "score.json")
 
 
@@ -24,6 +29,28 @@ def test_score(workspace, capsys):
     assert 0 < found["train"]["voc"]["AP25"] <= 100
     assert "semantic" not in found["train"]
     assert "AP^r 25 / 50 / 70 / 75" in capsys.readouterr().out
+    assert short() == {"labels": {
+        "AP25": found["train"]["voc"]["AP25"], "AP50": found["train"]["voc"]["AP50"],
+        "AP": found["train"]["coco"]["AP"], "object_mIoU": found["train"]["objects"]["mean_iou"],
+        "recall": found["train"]["objects"]["recall50"]}}, "no object is separated, there are no semantic maps"
+
+
+def test_the_method_has_its_own_figures_in_the_headline(workspace):
+    write_figures(figures_path("irnet"), {"classifier_mAP": 81.25, "pairs": 3})
+    main(workspace / "params.yaml")
+    assert short()["method"] == {"classifier_mAP": 81.25, "pairs": 3}
+    assert "method" not in result()
+    write_json(figures_path("irnet"), {"figures": {"classifier_mAP": "good"}})
+    with pytest.raises(UserError, match="figures.json: at most 3 numbers"):
+        main(workspace / "params.yaml")
+
+
+def test_bars_by_class(workspace):
+    main(workspace / "params.yaml")
+    classes = result()["train"]["classes"]
+    assert read_json(layout.METRICS / "plots/labels_by_class.json") == [
+        {"class": name, "AP50": classes[name]["AP50"], "AP": classes[name]["coco_AP"],
+         "object_mIoU": classes[name]["mean_iou"]} for name in ("class 0", "class 1", "class 2")]
 
 
 def test_validation_labels_and_semantic_maps(workspace):
@@ -48,7 +75,21 @@ def test_no_truth(workspace, capsys):
         write_json(layout.TRUTH[split], truth | {"annotations": [], "info": {"truth": "none", "reason": "tags only"}})
     main(workspace / "params.yaml")
     assert result() == {"available": 0, "reason": "tags only"}
+    assert short() == {"labels": "no truth: tags only"}
+    assert read_json(layout.METRICS / "plots/labels_by_class.json") == []
     assert "pseudo-labels: no numbers (tags only)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("without", ["train", "val"])
+def test_no_truth_of_one_split(workspace, without):
+    write_json(layout.method_data("irnet") / "pseudo_labels_val.json", read_json(layout.TRUTH["val"]))
+    truth = read_json(layout.TRUTH[without])
+    write_json(layout.TRUTH[without], truth | {"annotations": [], "info": {"truth": "none", "reason": "tags only"}})
+    main(workspace / "params.yaml")
+    measured, missing = ("labels_val", "labels") if without == "train" else ("labels", "labels_val")
+    assert short()[missing] == "no truth: tags only"
+    assert short()[measured]["AP50"] >= 0
+    assert result()[f"{without}_reason"] == "tags only"
 
 
 def test_labels_that_do_not_fit(workspace):
@@ -67,9 +108,9 @@ def test_one_class_missing_from_truth_and_no_labels(workspace):
 
 
 @pytest.mark.parametrize("stage", ["score", "evaluate", "report"])
-def test_help_is_quick_and_imports_nothing_heavy(stage):
+def test_measuring_needs_no_torch(stage):
     code = (f"import sys; sys.argv = ['x', '--help']\nimport runpy\ntry: runpy.run_module('stages.evaluation.{stage}', "
             "run_name='__main__')\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'cv2', 'pycocotools', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+            "heavy = {'torch', 'torchvision', 'matplotlib'} & set(sys.modules)\n"
             "assert not heavy, heavy")
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

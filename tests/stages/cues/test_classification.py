@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from stages.cues.classifier import Classifier
-from stages.cues.settings import AugmentSettings, BackboneSettings
-from stages.cues.train import (
+from stages.cues.classification import (
     TaggedImages,
     classifier_backbone,
+    classifier_training,
+    describe_classifier,
     load_classifier,
     mean_average_precision,
     multi_hot,
     probabilities,
-    save_classifier,
     tag_losses,
 )
+from stages.cues.classifier import Classifier
+from stages.cues.settings import AugmentSettings, BackboneSettings, ClassifierSettings
+from stages.runtime import layout
 from stages.runtime.errors import UserError
+from stages.runtime.weights import save_weights
 
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=8, freeze_batch_norm=True,
                           arguments={"channels": [8, 8, 16, 16], "stem_width": 8})
@@ -93,15 +96,6 @@ def test_tagged_images(folder):
     assert not torch.equal(sample["image"], samples.sample(0, np.random.default_rng(2))["image"])
 
 
-def test_pixels_arrive_as_rgb(folder):
-    cv2.imwrite(str(folder / "red.png"), np.full((32, 32, 3), (0, 0, 255), np.uint8))
-    samples = TaggedImages(folder, [{"id": 3, "file_name": "red.png", "tags": []}], [1],
-                           AugmentSettings(crop=32, long_side=None, scale=(1.0, 1.0)))
-    image = samples.sample(0, np.random.default_rng(0))["image"]
-    assert image[0].min() == 255
-    assert image[1:].max() == 0
-
-
 def test_loss_is_the_cross_entropy_of_the_tags():
     logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], dtype=torch.float64)
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
@@ -121,27 +115,39 @@ def test_probabilities_of_whole_images(folder):
     assert probabilities(model, folder, []).shape == (0, 3)
 
 
+def save(folder, model: Classifier, category_ids: list[int]) -> None:
+    """What ``train_stage`` leaves."""
+    describe_classifier(folder, model, category_ids)
+    save_weights(folder / "weights.pt", model.state_dict())
+
+
 def test_save_and_load(tmp_path):
     torch.manual_seed(0)
     model = Classifier(NARROW, 3, dropout=0.2, scale=4.0).eval()
-    save_classifier(tmp_path / "models", model, [2, 5, 9])
+    save(tmp_path / "models", model, [2, 5, 9])
     copy, category_ids = load_classifier(tmp_path / "models", torch.device("cpu"))
     assert category_ids == [2, 5, 9]
     assert not copy.training
     image = torch.rand(2, 3, 40, 56)
     with torch.no_grad():
         assert torch.equal(model(image), copy(image))
-        assert torch.equal(model.attention(image), copy.attention(image))
         assert torch.equal(model.backbone(image), classifier_backbone(tmp_path / "models", torch.device("cpu"))(image))
     assert copy.backbone.grid == model.backbone.grid
     assert copy.backbone.settings.freeze_batch_norm
-    first = (tmp_path / "models" / "weights.pt").read_bytes()
-    save_classifier(tmp_path / "models", model, [2, 5, 9])
-    assert (tmp_path / "models" / "weights.pt").read_bytes() == first
+
+
+def test_what_is_inserted_is_saved_and_wanted_back(tmp_path):
+    model = Classifier(NARROW, 3)
+    model.insert_behind("layer4", torch.nn.Conv2d(16, 16, 1))
+    save(tmp_path, model, [2, 5, 9])
+    copy, _ = load_classifier(tmp_path, torch.device("cpu"), {"layer4": torch.nn.Conv2d(16, 16, 1)})
+    assert torch.equal(copy.inserted["layer4"].weight, model.inserted["layer4"].weight)
+    with pytest.raises(UserError, match=r"weights\.pt: does not fit.*inserted\.layer4\.\w+ is unknown"):
+        load_classifier(tmp_path, torch.device("cpu"))
 
 
 def test_a_saved_classifier_that_does_not_fit(tmp_path):
-    save_classifier(tmp_path, Classifier(NARROW, 3), [2, 5, 9])
+    save(tmp_path, Classifier(NARROW, 3), [2, 5, 9])
     described = json.loads((tmp_path / "classifier.json").read_text())
     described["category_ids"] = [2, 5]
     (tmp_path / "classifier.json").write_text(json.dumps(described))
@@ -150,3 +156,48 @@ def test_a_saved_classifier_that_does_not_fit(tmp_path):
     (tmp_path / "classifier.json").unlink()
     with pytest.raises(UserError, match=r"classifier\.json"):
         load_classifier(tmp_path, torch.device("cpu"))
+
+
+# --- what a method brings to the training stage -------------------------------------------------------------------
+
+
+def weak() -> dict[str, dict]:
+    categories = [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog", "isthing": 1},
+                  {"id": 11, "name": "sky", "isthing": 0}]
+    return {split: {"images": entries(), "categories": categories, "annotations": []} for split in ("train", "val")}
+
+
+@pytest.mark.parametrize(("things_only", "wanted"), [(True, [3, 9]), (False, [3, 9, 11])])
+def test_things_only_or_things_and_stuff(things_only, wanted, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "IMAGES", folder)
+    settings = ClassifierSettings(backbone=NARROW, augment=AugmentSettings(crop=32, long_side=(20, 40)),
+                                  learning_rate=0.2, backbone_factor=0.25)
+    training = classifier_training(weak(), settings, things_only=things_only,
+                                   inserted={"layer4": torch.nn.Conv2d(16, 16, 1)})
+    assert training.samples.sample(0, np.random.default_rng(0))["target"].tolist() == [
+        float(category in (3, 11)) for category in wanted]
+    assert [group["lr"] for group in training.groups] == [0.05, 0.2]
+    grouped = [id(value) for group in training.groups for value in group["params"]]
+    assert sorted(grouped) == sorted(id(value) for value in training.model.parameters())
+    training.model.eval()
+    training.finish(tmp_path)
+    assert json.loads((tmp_path / "classifier.json").read_text())["category_ids"] == wanted
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    # Class 9 never occurs; of two images the first has what there is.
+    assert set(metrics["val"]["per_class"]) == ({"cat"} if things_only else {"cat", "sky"})
+    assert metrics["train"]["map"] == metrics["val"]["map"] == pytest.approx(
+        sum(metrics["val"]["per_class"].values()) / len(metrics["val"]["per_class"]))
+
+
+def test_a_split_without_tags_says_so(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "IMAGES", folder)
+    content = weak()
+    content["val"] = {**content["val"], "images": [{**image, "tags": []} for image in entries()]}
+    training = classifier_training(content, ClassifierSettings(backbone=NARROW), things_only=True)
+    training.finish(tmp_path)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["val"]["available"] == 0
+    assert "val_weak.json" in found["val"]["reason"]
+    content["train"] = content["val"]
+    with pytest.raises(UserError, match=r"train_weak\.json: no image has a tag of a thing class.*annotations\.kinds"):
+        classifier_training(content, ClassifierSettings(backbone=NARROW), things_only=True)

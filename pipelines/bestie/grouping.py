@@ -1,0 +1,157 @@
+"""From the network's outputs to the instances of one image (section 3.2): inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipelines.bestie.centres import find_centres, nearest_centre
+from pipelines.bestie.network import BestieNetwork
+from pipelines.bestie.settings import InferenceSettings
+from pipelines.bestie.transfer import candidate_components
+from stages.cues.views import view, view_size
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The instances of one image; no pixel belongs to two.
+
+    Attributes:
+        labels: (H, W) int32, 0 or the instance's number, from 1.
+        categories: (n,) int64 class indices from 0.
+        scores: (n,) float32 in 0..1.
+    """
+
+    labels: np.ndarray
+    categories: np.ndarray
+    scores: np.ndarray
+
+
+@torch.no_grad()
+def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], flip: bool,
+                  max_pixels: float = math.inf) -> tuple[Tensor, Tensor, Tensor]:
+    """Class probabilities, heat and offsets of one image, averaged over views (not in the paper; published code).
+
+    Offsets are lengths and directions: those of another scale are divided by it, those of the mirrored image are left
+    out.
+
+    Args:
+        model: in evaluation mode.
+        image: (3, H, W) uint8 RGB on the model's device.
+        scales: factors on the image's size.
+        flip: also look at the mirrored image.
+        max_pixels: a view that would have more is taken at the largest scale that fits.
+
+    Returns:
+        Probabilities (C + 1, H, W), heat (C, H, W), offsets (2, H, W) as (dy, dx) [px of the image].
+    """
+    height, width = image.shape[-2:]
+    sums: list[Tensor] = []
+    for scale in scales:
+        size = view_size((height, width), scale, max_pixels)
+        shown = view(image, size)
+        outputs = model(torch.stack([shown, shown.flip(-1)]) if flip else shown[None])
+        probability, heat = outputs.logits.softmax(1), outputs.heat
+        if flip:
+            probability, heat = ((maps[:1] + maps[1:].flip(-1)) / 2 for maps in (probability, heat))
+        ratio = outputs.offset.new_tensor([height / size[0], width / size[1]]).view(1, 2, 1, 1)
+        maps = torch.cat([probability, heat, outputs.offset[:1] * ratio], dim=1)
+        if size != (height, width):
+            maps = functional.interpolate(maps, (height, width), mode="bilinear", antialias=size[0] > height)
+        sums.append(maps[0])
+    classes = model.classes
+    total = torch.stack(sums).mean(0)
+    return total[:classes + 1], total[classes + 1:2 * classes + 1], total[2 * classes + 1:]
+
+
+@torch.no_grad()
+def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings: InferenceSettings,
+                    classes: Collection[int] | None = None) -> Instances:
+    """Instances by components of the most probable class, centres in them, and offsets (eq. 1).
+
+    A score is the heat at the centre times the mean class probability of the mask. For a clustered centre it is that
+    probability squared, and for a whole component without a centre its highest heat, if positive, is taken.
+
+    Args:
+        probability: (C + 1, H, W) of background and classes.
+        heat: (C, H, W).
+        offset: (2, H, W) as (dy, dx) [px].
+        settings: see ``InferenceSettings``.
+        classes: only these, indices from 0: those of an image's tags; all if none are given.
+    """
+    semantic, best = _classes(probability, classes)
+    components = candidate_components(semantic, range(len(heat)), settings.smallest)
+    count = int(components.max(initial=0))
+    numbers = torch.from_numpy(components).to(heat.device).long()[None]
+    centres = find_centres(heat[None], offset[None], probability[None], (best - 1).clamp(min=0)[None], numbers,
+                           settings.centres)
+    y, x = (numbers[0] > 0).nonzero(as_tuple=True)
+    group = numbers[0, y, x]
+    shift = offset[:, y, x]
+    instance = nearest_centre(y + shift[0], x + shift[1], group, centres.component, centres.y, centres.x, count + 1)
+    # Components without a centre follow as whole instances.
+    found = len(centres.component)
+    instance = torch.where(instance < 0, found + group - 1, instance)
+    likely = probability[best[y, x], y, x]
+    warmth = heat[best[y, x] - 1, y, x]
+    lone = torch.zeros(count, device=heat.device).scatter_reduce(
+        0, group - 1, warmth.clamp(min=0).float(), "amax")
+    area = torch.bincount(instance, minlength=found + count)
+    mean = torch.zeros(found + count, dtype=torch.float64, device=heat.device).index_add_(0, instance, likely.double())
+    mean = (mean / area.clamp(min=1)).float()
+    sure = torch.cat([torch.where(centres.clustered, mean[:found], centres.score), lone])
+    kept = area > 0
+    if not settings.whole:
+        kept[found:] = False
+    return _instances((y, x), instance, best[y, x] - 1, (sure * mean).clamp(0, 1), kept, semantic.shape)
+
+
+@torch.no_grad()
+def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray) -> Instances:
+    """The same where the objects' points are known (section 4.3): each pixel of a class goes to one of its points.
+
+    A score is the mean class probability of the mask. A point whose class no pixel goes to has no instance.
+
+    Args:
+        probability: (C + 1, H, W) of background and classes; only classes with a point compete.
+        offset: (2, H, W) as (dy, dx) [px].
+        points: (n, 3) rows (class index, y, x) in pixels of the image.
+    """
+    points = np.asarray(points, np.int64).reshape(-1, 3)
+    points = points[np.argsort(points[:, 0], kind="stable")]
+    semantic, best = _classes(probability, sorted(set(points[:, 0].tolist())))
+    category, at_y, at_x = torch.from_numpy(points).to(offset.device).unbind(1)
+    y, x = (best > 0).nonzero(as_tuple=True)
+    shift = offset[:, y, x]
+    instance = nearest_centre(y + shift[0], x + shift[1], best[y, x] - 1, category, at_y, at_x, len(probability) - 1)
+    area = torch.bincount(instance, minlength=len(points))
+    mean = torch.zeros(len(points), dtype=torch.float64, device=offset.device)
+    mean.index_add_(0, instance, probability[best[y, x], y, x].double())
+    return _instances((y, x), instance, best[y, x] - 1, (mean / area.clamp(min=1)).float(), area > 0, semantic.shape)
+
+
+def _classes(probability: Tensor, classes: Collection[int] | None) -> tuple[np.ndarray, Tensor]:
+    """(H, W) most probable of the background, 0, and the wanted classes, 1..: on the CPU, and on the device."""
+    if classes is not None:
+        wanted = torch.zeros(len(probability), dtype=torch.bool, device=probability.device)
+        wanted[[0, *(index + 1 for index in classes)]] = True
+        probability = probability.masked_fill(~wanted[:, None, None], -1)
+    best = probability.argmax(0)
+    return best.cpu().numpy().astype(np.int32), best
+
+
+def _instances(at: tuple[Tensor, Tensor], instance: Tensor, category: Tensor, score: Tensor, kept: Tensor,
+               size: tuple[int, ...]) -> Instances:
+    """Number the instances that are kept, in their order."""
+    number = torch.where(kept, kept.cumsum(0), 0)
+    labels = torch.zeros(size, dtype=torch.int64, device=score.device)
+    labels[at] = number[instance]
+    categories = torch.zeros_like(number)
+    categories[instance] = category
+    return Instances(labels.cpu().numpy().astype(np.int32), categories[kept].cpu().numpy(), score[kept].cpu().numpy())

@@ -1,0 +1,58 @@
+"""Instances of one image as annotations: what the last stage asks the network for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.bestie.grouping import average_views, group_instances, group_to_points
+from pipelines.bestie.learning import image_classes, load_refiner
+from pipelines.bestie.settings import BestieSettings
+from stages.labels import rle
+from stages.labels.coco import Entry
+from stages.runtime import layout
+from stages.runtime.files import read_npz
+
+
+def instance_inference(refiner: Path, cues: Path, train: Entry, settings: BestieSettings, device: torch.device
+                       ) -> Callable[[str, Entry, Tensor], list[Entry]]:
+    """What gives the annotations of one image, for a walk over images.
+
+    Args:
+        refiner: folder of the trained network.
+        cues: folder of the training images' cues; read where they are annotated points.
+        train: weak annotations of the training images.
+        settings: of the method.
+        device: where it runs.
+
+    Returns:
+        A function of the split, a COCO image and its pixels (3, H, W) uint8, which gives ``category_id``,
+        ``segmentation`` and ``score`` of its instances. Training images get labels of their tags' classes, or of their
+        points, only.
+    """
+    model, category_ids = load_refiner(refiner, settings, device)
+    tags = image_classes(train, category_ids)
+    points = settings.cues.source == "points"
+    chosen = settings.inference
+    flip = points if chosen.flip is None else chosen.flip
+
+    def infer(split: str, image: Entry, pixels: Tensor) -> list[Entry]:
+        probability, heat, offset = average_views(model, pixels.to(device), chosen.scales, flip, chosen.max_pixels)
+        if split == "train" and points:
+            rows = read_npz(cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3).astype(np.int64)
+            indices = [category_ids.index(int(category)) for category in rows[:, 0]]
+            given = np.concatenate([np.array(indices, np.int64).reshape(-1, 1), rows[:, 1:]], axis=1)
+            found = group_to_points(probability, offset, given)
+        else:
+            classes = [category_ids.index(category) for category in tags[image["id"]]] if split == "train" else None
+            found = group_instances(probability, heat, offset, chosen, classes)
+        return [{"category_id": category_ids[category], "segmentation": rle.encode(found.labels == number),
+                 "score": round(float(score), 6)}
+                for number, (category, score) in enumerate(zip(found.categories.tolist(), found.scores, strict=True),
+                                                           start=1)]
+
+    return infer

@@ -1,0 +1,100 @@
+"""Displacement field and class boundary map of whole images (section 4.1), and the field's mean (section 4.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.irnet.network import IRNet, build_irnet
+from pipelines.irnet.settings import IRNetSettings
+from stages.cues.backbone import Grid, resample
+from stages.cues.views import view, view_size
+from stages.labels.coco import Entry
+from stages.runtime.weights import load_weights
+
+
+def field_inference(classifier: Path, irnet: Path, device: torch.device,
+                    settings: IRNetSettings) -> Callable[[str, Entry, Tensor], dict[str, np.ndarray]]:
+    """What gives the fields of one image, for a walk over images.
+
+    Args:
+        classifier, irnet: folders of the trained networks.
+        device: where it runs.
+        settings: network and inference.
+
+    Returns:
+        A function of the sub-folder (of no account here), a COCO image and its pixels (3, H, W) uint8, which gives
+        ``displacement`` (2, h, w) float16, (dy, dx) in cells, and ``boundary`` (h, w) float16 in 0..1.
+
+    Raises:
+        UserError: weights that are missing, or do not fit the settings.
+    """
+    model = build_irnet(classifier, settings, device).eval()
+    load_weights(irnet / "weights.pt", model, without="backbone.")
+
+    def infer(folder: str, image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
+        displacement, boundary = fields(model, pixels.to(device), settings.inference.flip,
+                                        settings.inference.max_pixels)
+        return {"displacement": displacement.cpu().numpy().astype(np.float16),
+                "boundary": boundary.cpu().numpy().astype(np.float16)}
+
+    return infer
+
+
+def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.inf) -> tuple[Tensor, Tensor]:
+    """Displacement and boundary of one image.
+
+    Args:
+        model: IRNet in evaluation mode.
+        pixels: (3, H, W) uint8 RGB on the model's device.
+        flip: average with the mirror image.
+        max_pixels: a larger image is looked at at the largest scale that fits.
+
+    Returns:
+        Displacement (2, h, w), (dy, dx) in cells of the image's grid, and boundary (h, w) in 0..1, both on
+        ``model.grid``.
+    """
+    size = (int(pixels.shape[1]), int(pixels.shape[2]))
+    shown = view_size(size, max_pixels=max_pixels)
+    image = pixels if shown == size else view(pixels, shown)
+    displacement, logits = model(image[None])
+    both = torch.cat([displacement, logits.sigmoid()[:, None]], dim=1)
+    # Pixel p of the view is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
+    grid, ratios = model.grid, (shown[0] / size[0], shown[1] / size[1])
+    rows, columns = (Grid(grid.stride / ratio, (grid.origin + 0.5) / ratio - 0.5) for ratio in ratios)
+    cells = tuple(-(-side // int(grid.stride)) for side in size)
+    if shown != size:
+        both = resample(both, rows, grid, (cells[0], cells[1]), (columns, grid))
+    if flip:
+        displacement, logits = model(image[None].flip(-1))
+        mirrored = torch.cat([displacement, logits.sigmoid()[:, None]], dim=1)
+        mirrored = mirrored * torch.tensor([1.0, -1.0, 1.0], device=mirrored.device).view(1, 3, 1, 1)
+        # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere if they overhang.
+        target = Grid(-grid.stride, size[1] - 1 - grid.origin)
+        both = (both + resample(mirrored, rows, grid, (cells[0], cells[1]), (columns, target))) / 2
+    if shown != size:
+        both = both / torch.tensor([*ratios, 1.0], device=both.device).view(1, 3, 1, 1)
+    return both[0, :2], both[0, 2]
+
+
+def mean_displacement(found: Iterable[tuple[Tensor, np.ndarray | None]]) -> Tensor:
+    """Mean of D over the cells of many images (section 4.3).
+
+    Args:
+        found: displacement (2, h, w) of each image, on any device, and the cells that count (h, w) bool; none: all.
+
+    Returns:
+        (2,) float32 on the CPU, (dy, dx) in cells; 0 where no cell counts. The sum is taken in float64, which not
+        every device has.
+    """
+    total, count = torch.zeros(2, dtype=torch.float64), 0
+    for field, chosen in found:
+        cells = field.cpu().double()
+        cells = cells.reshape(2, -1) if chosen is None else cells[:, torch.from_numpy(chosen)]
+        total, count = total + cells.sum(1), count + cells.shape[1]
+    return (total / max(count, 1)).float()

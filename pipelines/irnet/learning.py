@@ -1,0 +1,73 @@
+"""IRNet's training: its network, samples, losses, and the mean displacement that is subtracted afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.irnet.fields import fields, mean_displacement
+from pipelines.irnet.losses import relation_losses
+from pipelines.irnet.network import build_irnet
+from pipelines.irnet.relations import IGNORE
+from pipelines.irnet.samples import RelatedImages
+from pipelines.irnet.settings import IRNetSettings
+from stages.cues.views import read_tensor
+from stages.labels.coco import category_indices
+from stages.labels.maps import shrink_labels
+from stages.runtime import layout
+from stages.runtime.errors import UserError
+from stages.runtime.files import read_json
+from stages.runtime.training import Training
+from stages.runtime.walk import ahead
+
+
+def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, device: torch.device) -> Training:
+    """IRNet on a trained classifier's frozen backbone, learning from confident areas.
+
+    Args:
+        relations: folder of the pseudo class maps.
+        classifier: folder of the trained classifier.
+        settings: network, training and grid.
+        device: where it is trained.
+
+    Raises:
+        UserError: no image has a tag of a thing class.
+    """
+    chosen = settings.network
+    weak = read_json(layout.WEAK["train"])
+    things = set(category_indices(weak["categories"], things_only=True))
+    images = [image for image in weak["images"] if things & set(image["tags"])]
+    if not images:
+        raise UserError(f"{layout.WEAK['train']}: no image has a tag of a thing class; IRNet learns from tags, so the "
+                        f"annotations need them (annotations.kinds: [tags])")
+    model = build_irnet(classifier, settings, device)
+    samples = RelatedImages(images, relations, chosen.augment, settings.grid)
+
+    def losses(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        displacement, boundary = network(batch["image"])
+        terms = relation_losses(displacement, boundary, batch["labels"], chosen.radius)
+        # The branches share nothing but the frozen backbone, so a factor on the displacement losses is the same as a
+        # factor on the gradient which that branch receives (section 6.1).
+        return {name: term * (chosen.displacement_factor if name.startswith("displacement") else 1.0)
+                for name, term in terms.items()}
+
+    def displacements() -> Iterator[tuple[Tensor, np.ndarray | None]]:
+        """D of every training image, and its confident foreground if only that counts."""
+        loaded = ahead(images, lambda image: read_tensor(layout.IMAGES / image["file_name"]), "mean displacement")
+        for image, pixels in loaded:
+            field, _ = fields(model, pixels.to(device), flip=False, max_pixels=chosen.max_pixels)
+            if chosen.mean_over == "all":
+                yield field, None
+            else:
+                labels = shrink_labels(samples.labels(image), settings.grid)
+                yield field, (labels > 0) & (labels != IGNORE)
+
+    def subtract_mean(folder: Path) -> None:
+        model.displacement_mean += mean_displacement(displacements()).to(device)
+
+    return Training(model, losses, samples, finish=subtract_mean, state=lambda: {
+        name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")})

@@ -1,0 +1,53 @@
+"""The few numbers that DVC tracks as metrics, taken out of all figures. docs/metrics.md says what each one means.
+
+A reviewer reads them in ``dvc metrics diff``: at most 25 over both files, by the names that people say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stages.evaluation.records import Metrics, Record, look_up, pick
+
+LABELS = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "object_mIoU": "objects.mean_iou",
+          "recall": "objects.recall50", "separated_mIoU": "separated.mean_iou", "semantic_mIoU": "semantic.mIoU"}
+"""Names and places of the figures of pseudo-labels."""
+DETECTOR = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "LVIS_AP": "lvis.AP", "PQ": "panoptic.PQ"}
+RETENTION = {"AP50": "retention.voc.AP50", "AP": "retention.coco.AP"}
+NO_REFERENCE = "unknown before a run with method: masks"
+
+BARS = {"AP50": "AP50", "AP": "coco_AP", "object_mIoU": "mean_iou"}
+"""Names and places of what is drawn for each class."""
+
+
+def headline_of_labels(detail: Record, figures: Mapping[str, float]) -> Metrics:
+    """``labels``, ``labels_val`` if the method makes those, and ``method`` with the method's own figures.
+
+    Args:
+        detail: all figures, as metrics/detail/score.json holds them.
+        figures: the method's own, as in ``stages.labels.figures``.
+    """
+    result: Metrics = {}
+    for name, split in (("labels", "train"), ("labels_val", "val")):
+        reason = detail.get(f"{split}_reason", detail.get("reason") if split == "train" else None)
+        if split in detail:
+            result[name] = pick(detail[split], LABELS)
+        elif reason is not None:
+            result[name] = f"no truth: {reason}"
+    return result | ({"method": dict(figures)} if figures else {})
+
+
+def headline_of_detector(detail: Record) -> Metrics:
+    """``detector``, ``retention`` and ``annotation`` out of all figures, as metrics/detail/evaluate.json holds them."""
+    annotation = {"seconds_per_image": detail["annotation"]["seconds_per_image"]}
+    if not detail["available"]:
+        return {"detector": f"no truth: {detail['reason']}", "annotation": annotation}
+    known = look_up(detail, "retention.available")
+    return {"detector": pick(detail, DETECTOR), "retention": pick(detail, RETENTION) if known else NO_REFERENCE,
+            "annotation": annotation}
+
+
+def bars(metrics: Record) -> list[dict[str, str | float]]:
+    """A row per class that has objects, for the bars of ``dvc plots``; none where nothing was measured."""
+    rows = ((name, pick(values, BARS)) for name, values in metrics.get("classes", {}).items())
+    return [{"class": name, **values} for name, values in rows if len(values) == len(BARS)]

@@ -1,0 +1,248 @@
+"""The whole BESTIE chain on nine tiny scenes, through the stages' own entries, with tags and with points."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from stages.labels import rle
+from stages.runtime.errors import UserError
+
+WIDTH, HEIGHT = 64, 48
+STAGES = ("train_classifier", "infer_cues", "train_segmenter", "infer_semantic", "train_refiner", "synthesize",
+          "illustrate")
+AUGMENT = {"crop": 48, "long_side": None, "scale": [0.9, 1.2]}
+BACKBONE = {"name": "resnet10t", "weights": "none", "stride": 8,
+            "arguments": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+SMALL = {"window": 9, "offset": 1.5, "merge": 25.0}
+TRAINING = {"epochs": 2, "batch_size": 3, "optimizer": "adam", "learning_rate": 0.01, "warmup_steps": 0}
+BESTIE = {
+    "classifier": {"backbone": BACKBONE, "width": 16, "side": 0, "augment": AUGMENT, **TRAINING},
+    "cues": {"side": 0, "window": 9, "threshold": 0.3},
+    "maps": {"folder": "maps", "segmenter": {
+        "architecture": "deeplabv3plus", "backbone": BACKBONE, "decoder_channels": 16, "dilate": False,
+        "atrous_rates": [1, 2, 3], "augment": AUGMENT, **TRAINING}, "source": "folder"},
+    "transfer": {"smallest": 9, "sigma": 2.0},
+    "network": {"backbone": BACKBONE, "semantic_width": 16, "instance_width": 16, "offset_width": 8,
+                "augment": AUGMENT, "refinement": {"centres": {**SMALL, "threshold": -1.0}, "most": 50},
+                **TRAINING, "moments": 4, "moment_images": 3},
+    "inference": {"smallest": 9, "centres": {**SMALL, "threshold": 0.05}},
+}
+PARAMS = {
+    "method": "bestie", "seed": 3, "runtime": {"device": "cpu", "workers": 1},
+    "dataset": {"kind": "shapes", "shapes": {"train": 6, "val": 3, "width": WIDTH, "height": HEIGHT},
+                "allow_empty_classes": True},
+    "annotations": {"kinds": ["tags", "points"]}, "report": {"gallery_images": 2},
+}
+
+
+@contextlib.contextmanager
+def working_in(folder: Path):
+    """As ``contextlib.chdir``, which Python 3.10 does not have."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run(module: str, folder: Path, **bestie) -> None:
+    """A stage's ``main`` in ``folder``, as DVC calls it, with other sections of the method if wanted."""
+    params = folder / "params.yaml"
+    sections = {name: {**BESTIE.get(name, {}), **bestie.get(name, {})} for name in {*BESTIE, *bestie}}
+    params.write_text(yaml.safe_dump({**PARAMS, "bestie": sections}))
+    with working_in(folder), contextlib.redirect_stderr(io.StringIO()):
+        import_module(module).main(params)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file() and "curves" not in path.parts}
+
+
+def prepare(folder: Path) -> None:
+    """Images, weak labels, and as semantic maps the truth: a test may know it."""
+    for module in ("stages.prepare.prepare", "stages.prepare.annotate"):
+        run(module, folder)
+    truth = json.loads((folder / "data/dataset/train_truth.json").read_text())
+    (folder / "maps").mkdir()
+    things = {category["id"] for category in truth["categories"] if category["isthing"]}
+    for image in truth["images"]:
+        semantic = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for annotation in truth["annotations"]:
+            if annotation["image_id"] == image["id"] and annotation["category_id"] in things:
+                semantic[rle.decode(annotation["segmentation"]) > 0] = annotation["category_id"]
+        cv2.imwrite(str(folder / f"maps/{image['id']:012d}.png"), semantic)
+
+
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tags")
+    prepare(folder)
+    for stage in STAGES:
+        run(f"pipelines.bestie.{stage}", folder)
+    return folder
+
+
+POINTS = {"cues": {"source": "points"}}
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("points")
+    prepare(folder)
+    for stage in STAGES:
+        run(f"pipelines.bestie.{stage}", folder, **POINTS)
+    return folder
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("variant", ["tags", "points"])
+def test_labels(variant, request, tmp_path):
+    """Four steps teach no foreground, so the network is told that nothing is background."""
+    folder, changes = request.getfixturevalue(variant), POINTS if variant == "points" else {}
+    for name in ("data/dataset", "data/annotations", "data/bestie/cues", "models/bestie"):
+        shutil.copytree(folder / name, tmp_path / name)
+    weights = tmp_path / "models/bestie/refiner/weights.pt"
+    state = torch.load(weights, weights_only=True)
+    state["semantic.1.bias"][0] = -100
+    torch.save(state, weights)
+    run("pipelines.bestie.synthesize", tmp_path, **changes)
+    weak = read(tmp_path / "data/annotations/train_weak.json")
+    labels = read(tmp_path / "data/bestie/pseudo_labels.json")
+    things = {category["id"] for category in weak["categories"] if category["isthing"]}
+    for image in weak["images"]:
+        wanted = set(image["tags"]) & things
+        taken = np.zeros((HEIGHT, WIDTH), bool)
+        own = [annotation for annotation in labels["annotations"] if annotation["image_id"] == image["id"]]
+        for annotation in own:
+            assert annotation["category_id"] in wanted
+            assert 0 <= annotation["score"] <= 1
+            mask = rle.decode(annotation["segmentation"]) > 0
+            assert mask.sum() == annotation["area"] > 0
+            assert not (taken & mask).any(), "no pixel belongs to two"
+            taken |= mask
+        # Components of fewer than nine pixels are left out; points share all of the foreground.
+        assert taken.mean() > (0.9 if variant == "tags" else 0.999)
+        if variant == "points":
+            given = [one for one in weak["annotations"] if one["image_id"] == image["id"]]
+            assert len(own) <= sum(one["category_id"] in things for one in given)
+    val = read(tmp_path / "data/bestie/pseudo_labels_val.json")
+    assert len(val["images"]) == 3 and val["annotations"]
+    figures = read(tmp_path / "data/bestie/figures.json")
+    assert figures["figures"]["instances_per_image"] == round(len(labels["annotations"]) / 6, 3)
+    assert set(figures["measured"]) == {"pseudo_labels_val.json"}
+
+
+def test_cues_of_tags(tags):
+    weak = read(tags / "data/annotations/train_weak.json")
+    found = 0
+    for image in weak["images"]:
+        cues = np.load(tags / f"data/bestie/cues/{image['id']:012d}.npz")
+        assert set(cues["cues"][:, 0].tolist()) <= set(image["tags"])
+        assert (cues["cues"][:, 1] < HEIGHT).all() and (cues["cues"][:, 2] < WIDTH).all()
+        assert (cues["scores"] > 0.3).all() and cues["attention"].shape == (HEIGHT // 4, WIDTH // 4)
+        found += len(cues["cues"])
+    assert found > 0
+    assert set(read(tags / "models/bestie/classifier/metrics.json")) == {"train", "val"}
+
+
+def test_points_are_the_cues_and_nothing_superfluous_is_trained(points):
+    weak = read(points / "data/annotations/train_weak.json")
+    for image in weak["images"]:
+        cues = np.load(points / f"data/bestie/cues/{image['id']:012d}.npz")["cues"].tolist()
+        assert cues == [[one["category_id"], round(one["point"][1]), round(one["point"][0])]
+                        for one in weak["annotations"] if one["image_id"] == image["id"]]
+        semantic = cv2.imread(str(points / f"data/bestie/semantic/{image['id']:012d}.png"), cv2.IMREAD_UNCHANGED)
+        given = cv2.imread(str(points / f"maps/{image['id']:012d}.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(semantic, given)
+    for name in ("classifier", "segmenter"):
+        assert [path.name for path in (points / "models/bestie" / name).iterdir()] == ["skipped.json"]
+    labels = read(points / "data/bestie/pseudo_labels.json")
+    assert len(labels["annotations"]) <= len(weak["annotations"])
+
+
+def test_predicted_maps_hold_the_tags_alone(tags, tmp_path):
+    for name in ("data/dataset", "data/annotations", "maps"):
+        shutil.copytree(tags / name, tmp_path / name)
+    for stage in ("train_segmenter", "infer_semantic"):
+        run(f"pipelines.bestie.{stage}", tmp_path, maps={"source": "segmenter"})
+    assert (tmp_path / "models/bestie/segmenter/weights.pt").exists()
+    for image in read(tags / "data/annotations/train_weak.json")["images"]:
+        semantic = cv2.imread(str(tmp_path / f"data/bestie/semantic/{image['id']:012d}.png"),
+                              cv2.IMREAD_UNCHANGED)
+        assert semantic.shape == (HEIGHT, WIDTH) and set(np.unique(semantic)) <= {0, *image["tags"]}
+
+
+def test_the_same_bytes_again(tags, tmp_path):
+    prepare(tmp_path)
+    for stage in STAGES:
+        run(f"pipelines.bestie.{stage}", tmp_path)
+    for name in ("data/bestie", "models/bestie"):
+        assert digests(tags / name) == digests(tmp_path / name)
+
+
+def test_labels_of_some_moments(tags, points):
+    for folder in (tags, points):
+        found = read(folder / "models/bestie/refiner/moments.json")
+        assert len(found["images"]) == 3
+        assert [moment["share"] for moment in found["moments"]] == [0.25, 0.5, 0.75, 1.0]
+        for moment in found["moments"]:
+            assert {one["kind"] for one in moment["annotations"]} <= {"pseudo", "refined"}
+            assert {one["image_id"] for one in moment["annotations"]} <= set(found["images"])
+            assert all(rle.decode(one["segmentation"]).shape == (HEIGHT, WIDTH) for one in moment["annotations"])
+        assert any(one["kind"] == "refined" for one in found["moments"][-1]["annotations"])
+
+
+def test_gallery(tags, points):
+    for folder in (tags, points):
+        panels = read(folder / "data/bestie/gallery/panels.json")
+        assert len({panel["image_id"] for panel in panels}) == 2
+        assert all((folder / "data/bestie/gallery" / panel["picture"]).exists() for panel in panels)
+
+
+@pytest.mark.parametrize("change", [{"guidance": False}, {"refinement": {"enabled": False}},
+                                    {"refinement": {"start": 0.5}}, {"average": True, "hardest": 0.2}], ids=str)
+def test_rows_of_the_ablation_train(tags, change):
+    """What the settings of tables 3 and 6 switch does run, and changes the weights."""
+    before = digests(tags / "models/bestie/refiner")["weights.pt"]
+    kept = (tags / "models/bestie/refiner").rename(tags / "kept")
+    try:
+        run("pipelines.bestie.train_refiner", tags, network=change)
+        assert digests(tags / "models/bestie/refiner")["weights.pt"] != before
+    finally:
+        shutil.rmtree(tags / "models/bestie/refiner")
+        kept.rename(tags / "models/bestie/refiner")
+
+
+def test_missing_maps_and_points_are_said(tmp_path):
+    prepare(tmp_path)
+    first = sorted((tmp_path / "maps").iterdir())[0]
+    first.unlink()
+    for stage in ("train_segmenter", "infer_semantic"):
+        with pytest.raises(UserError, match=first.stem):
+            run(f"pipelines.bestie.{stage}", tmp_path,
+                maps={"source": "segmenter" if stage == "train_segmenter" else "folder"})
+    weak = tmp_path / "data/annotations/train_weak.json"
+    content = read(weak)
+    for annotation in content["annotations"]:
+        annotation.pop("point")
+    weak.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="bestie.cues.source is points"):
+        run("pipelines.bestie.infer_cues", tmp_path, **POINTS)
