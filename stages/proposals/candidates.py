@@ -67,7 +67,7 @@ def candidates(trees: Sequence[Tree], edges: np.ndarray, area: np.ndarray, pair_
     Returns:
         (C, N) bool and (C,), how many nodes of a tree each is joined of: 1, 2 or 3.
     """
-    count, share = len(area), (area / area.sum()).astype(np.float32)
+    count = len(area)
     found: dict[int, list[np.ndarray]] = {1: [], 2: [], 3: []}
     for tree in trees:
         members = node_members(tree, count)
@@ -85,10 +85,17 @@ def candidates(trees: Sequence[Tree], edges: np.ndarray, area: np.ndarray, pair_
                 found[3].append(parts[a] | parts[b] | parts[c])
     together = np.concatenate([rows for groups in found.values() for rows in groups])
     joined = np.repeat(list(found), [sum(len(rows) for rows in groups) for groups in found.values()])
-    size = together.astype(np.float32) @ share
+    size = weigh(together, area / area.sum())
     fit = np.flatnonzero((size >= smallest) & (size <= largest))
     kept = fit[first_rows(together[fit])]
     return together[kept], joined[kept]
+
+
+def weigh(members: np.ndarray, values: np.ndarray, rows: int = 4096) -> np.ndarray:
+    """(C, N) bool and (N,) -> (C,) float32: the sum of the values over each set, in bounded memory."""
+    parts = [members[start:start + rows].astype(np.float32) @ values.astype(np.float32)
+             for start in range(0, len(members), rows)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def first_rows(members: np.ndarray) -> np.ndarray:

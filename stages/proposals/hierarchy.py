@@ -109,6 +109,6 @@ def ranked(members: np.ndarray, joined: np.ndarray, found: Regions, limit: int, 
     values = {**ranking.cues(members, found), "triplet": (joined == 3).astype(np.float64)}
     score = ranking.objectness(values, settings.rank.model_dump())
     # Equal to within rounding is equal: then the smaller comes first, so that the order hangs on nothing else.
-    order = np.lexsort((members @ found.area, -np.round(score, 6)))
+    order = np.lexsort((candidates.weigh(members, found.area), -np.round(score, 6)))
     steps = [(min(settings.first, limit), settings.first_iou), (limit, settings.iou)]
     return ranking.suppress(members, found.area, order, steps)

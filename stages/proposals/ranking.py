@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from stages.proposals.candidates import weigh
 from stages.proposals.regions import Regions
 
 _ROWS = 1024
@@ -89,7 +90,7 @@ def suppress(members: np.ndarray, area: np.ndarray, order: np.ndarray, steps: Se
         Kept candidates in the order in which they were chosen.
     """
     weights = area.astype(np.float32)
-    sizes = members.astype(np.float32) @ weights
+    sizes = weigh(members, area)
     most = max((number for number, _ in steps), default=0)
     kept = np.zeros((most, members.shape[1]), np.float32)  # weighted by area
     kept_sizes = np.zeros(most, np.float32)
@@ -101,20 +102,17 @@ def suppress(members: np.ndarray, area: np.ndarray, order: np.ndarray, steps: Se
         while start < len(waiting) and len(chosen) < number:
             rows = waiting[start:start + block]
             sets = members[rows].astype(np.float32)
-            allowed = _highest(sets, sizes[rows], kept[:len(chosen)], kept_sizes[:len(chosen)]) <= threshold
-            refused.append(rows[~allowed])
-            rows, sets = rows[allowed], sets[allowed]
+            free = _highest(sets, sizes[rows], kept[:len(chosen)], kept_sizes[:len(chosen)]) <= threshold
             mutual = _ious(sets, sizes[rows], sets * weights, sizes[rows])
-            free = np.ones(len(rows), bool)
-            for place, row in enumerate(rows):
+            taken = np.zeros(len(rows), bool)
+            for place in range(len(rows)):
                 if not free[place] or len(chosen) == number:
                     continue
-                kept[len(chosen)], kept_sizes[len(chosen)] = sets[place] * weights, sizes[row]
-                chosen.append(int(row))
+                kept[len(chosen)], kept_sizes[len(chosen)] = sets[place] * weights, sizes[rows[place]]
+                chosen.append(int(rows[place]))
+                taken[place] = True
                 free[place + 1:] &= mutual[place, place + 1:] <= threshold
-                free[place] = False
-                rows[place] = -1
-            refused.append(rows[rows >= 0])
+            refused.append(rows[~taken])
             start += block
         waiting = np.concatenate([*refused, waiting[start:]]) if refused else waiting
     return np.array(chosen, np.int64)

@@ -83,8 +83,9 @@ def oversegment(lab: np.ndarray, count: int) -> np.ndarray:
     if height * width == 1:
         return np.zeros((1, 1), np.int32)
     graph = hg.get_4_adjacency_graph((height, width))
-    tree, altitudes = hg.watershed_hierarchy_by_area(graph, hg.weight_graph(graph, lab.astype(np.float64),
-                                                                            hg.WeightFunction.L2))
+    # Rounded, because what a filter leaves of rounding errors would cut flat areas into pieces.
+    steps = np.round(hg.weight_graph(graph, lab.astype(np.float64), hg.WeightFunction.L2), 3)
+    tree, altitudes = hg.watershed_hierarchy_by_area(graph, steps)
     cut = hg.HorizontalCutExplorer(tree, altitudes).horizontal_cut_from_num_regions(min(count, height * width))
     return in_order(cut.labelisation_leaves(tree).reshape(height, width))
 
@@ -145,7 +146,7 @@ def boundaries(labels: np.ndarray, lab: np.ndarray, scales: tuple[float, ...]) -
     The contrast of two pixels side by side is the mean over the scales of the difference in Lab of the image smoothed
     at that scale, about one deviation to either side of the boundary.
     """
-    steps = [sum(_step(lab, axis, scale) for scale in scales) / len(scales) for axis in (0, 1)]
+    steps = [np.mean([_step(lab, axis, scale) for scale in scales], axis=0) for axis in (0, 1)]
     return _per_boundary(labels, steps)
 
 

@@ -54,7 +54,10 @@ class Proposals:
 
     def masks(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Several masks, (n, H, W) bool."""
-        return np.stack([self.mask(int(index)) for index in indices]) if len(indices) else np.zeros((0, *self.size), bool)
+        found = np.zeros((len(indices), *self.size), bool)
+        for place, index in enumerate(indices):
+            found[place] = self.mask(int(index))
+        return found
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What the file holds."""
@@ -152,8 +155,8 @@ class Proposals:
         """(K,) intersection over union with a box [x0, y0, x1, y1] (x1, y1 exclusive; cut at the image's border).
 
         Args:
-            box: of whole pixels or of fractions; the masks' own pixels are compared with the pixels whose centres lie
-                in the box.
+            box: in the coordinates of COCO's boxes, in which pixel i reaches from i to i + 1; the filled box holds the
+                pixels whose middle lies in it.
             filled: compare the masks themselves with the filled box; else their smallest boxes.
         """
         height, width = self.size
