@@ -15,6 +15,7 @@ from pipelines.wise.settings import WiseSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
 from stages.prepare.settings import AnnotationSettings, DatasetSettings
+from stages.proposals.settings import ProposalSettings
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validate
@@ -36,7 +37,8 @@ IRNET_MAPS = layout.method_data("irnet") / "semantic"
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
-    "annotations": AnnotationSettings, **{name: kind for name, kind in METHODS.items() if kind is not None},
+    "annotations": AnnotationSettings, "proposals": ProposalSettings,
+    **{name: kind for name, kind in METHODS.items() if kind is not None},
     "detector": DetectorSettings, "score": ScoreSettings, "evaluate": EvaluateSettings, "report": ReportSettings,
 }
 

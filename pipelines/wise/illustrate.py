@@ -12,9 +12,9 @@ from pathlib import Path
 from pipelines.wise.drawing import panels
 from pipelines.wise.find_points import POINTS
 from pipelines.wise.infer_maps import MAPS
-from pipelines.wise.train_wise import PROPOSALS
 from stages.evaluation.settings import ReportSettings
 from stages.labels.panels import gallery_stage
+from stages.proposals.propose import PROPOSALS
 from stages.runtime.settings import load_settings
 from stages.runtime.stage import run_stage
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pipelines.wise.find_points import POINTS
 from pipelines.wise.settings import WiseSettings
-from pipelines.wise.train_wise import PROPOSALS, WISE
+from pipelines.wise.train_wise import WISE
+from stages.proposals.propose import PROPOSALS
 from stages.runtime import layout
-from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 
@@ -26,20 +26,9 @@ MAPS = layout.method_data("wise") / "maps"
 def main(params: Path) -> None:
     """Image by image on the device."""
     settings = load_settings(params, runtime=RuntimeSettings, wise=WiseSettings)
-    from pipelines.wise.prediction import inference
-    from stages.cues.views import read_tensor
-    from stages.runtime.walk import walk_stage
+    from pipelines.wise.prediction import infer_all
 
-    chosen = settings.wise
-    cues = chosen.cues
-    weak = {split: read_json(path) for split, path in layout.WEAK.items()}
-    walk_stage(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},
-               key=layout.image_key, load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
-               build=lambda device: inference(WISE / "weights.pt", POINTS, PROPOSALS, weak["train"]["categories"],
-                                              chosen, device),
-               inputs=[*layout.WEAK.values(), layout.IMAGES, POINTS, PROPOSALS, WISE / "weights.pt"],
-               parameters=[chosen.inference, chosen.network, cues.objectness, cues.background, cues.best, cues.least],
-               output=MAPS, description="points and groups")
+    infer_all(__file__, params, WISE / "weights.pt", POINTS, PROPOSALS, settings.wise, settings.runtime, MAPS)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.wise.settings import PeakSettings
+from pipelines.wise.settings import PeakSettings, WiseSettings
 from stages.cues.classification import multi_hot
 from stages.cues.prm import PeakClassifier, image_peaks
-from stages.cues.views import read_tensor, view
+from stages.cues.views import read_tensor, view, walk_images
 from stages.labels.coco import Entry, category_indices
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
-from stages.runtime.training import Training
+from stages.runtime.settings import RuntimeSettings
+from stages.runtime.training import Training, train_stage
 from stages.runtime.weights import load_weights
 
 
@@ -63,6 +64,32 @@ def peak_training(settings: PeakSettings) -> Training:
                         f"from tags (annotations.kinds: [tags])")
     model = PeakClassifier(settings.backbone, len(category_ids), settings.enlarge, settings.window)
     return Training(model, peak_losses, SquaredImages(weak["images"], category_ids, settings))
+
+
+def train(file: str, params: Path, settings: PeakSettings, runtime: RuntimeSettings, seed: int, output: Path) -> None:
+    """The whole of the stage: ``train_stage`` with what ``peak_training`` gives; arguments as there."""
+    train_stage(file, params, settings, runtime, seed, lambda device: peak_training(settings),
+                inputs=[layout.IMAGES, layout.WEAK["train"]], parameters=[], output=output)
+
+
+def find_peaks(file: str, params: Path, weights: Path, settings: WiseSettings, runtime: RuntimeSettings,
+               output: Path) -> None:
+    """The whole of the stage: ``walk_images`` over train and val with what ``peak_inference`` gives.
+
+    Args:
+        file: ``__file__`` of the stage's module.
+        params: settings file, for further processes.
+        weights: of the classifier.
+        settings: of cues and peaks.
+        runtime: device and processes.
+        output: folder of the points.
+    """
+    weak = {split: read_json(path) for split, path in layout.WEAK.items()}
+    least, chosen = settings.cues.peak, settings.peaks
+    walk_images(file, params, runtime, {split: content["images"] for split, content in weak.items()},
+                build=lambda device: peak_inference(weights, weak["train"]["categories"], chosen, least, device),
+                inputs=[*layout.WEAK.values(), layout.IMAGES, weights], parameters=["peaks", least, chosen],
+                output=output, description="points", suffix=".json")
 
 
 def peak_inference(weights: Path, categories: Sequence[Entry], settings: PeakSettings, least: float,

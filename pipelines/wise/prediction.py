@@ -16,9 +16,12 @@ from pipelines.wise.network import WiseNet
 from pipelines.wise.settings import WiseSettings
 from pipelines.wise.training import thing_classes
 from stages.cues.backbone import Grid, grid_of, resample
-from stages.cues.views import view, view_size
+from stages.cues.views import view, view_size, walk_images
 from stages.labels.coco import Entry
 from stages.proposals.segments import read_proposals
+from stages.runtime import layout
+from stages.runtime.files import read_json
+from stages.runtime.settings import RuntimeSettings
 from stages.runtime.weights import load_weights
 
 SOURCES = {"train": ("given",), "val": ("lnet", "given")}
@@ -26,6 +29,27 @@ SOURCES = {"train": ("given",), "val": ("lnet", "given")}
 
 SHOWN = 4
 """Pixels between those of the pictures for the gallery [px]."""
+
+
+def infer_all(file: str, params: Path, weights: Path, points: Path, proposals: Path, settings: WiseSettings,
+              runtime: RuntimeSettings, output: Path) -> None:
+    """The whole of the stage: ``walk_images`` over train and val with what ``inference`` gives.
+
+    Args:
+        file: ``__file__`` of the stage's module.
+        params: settings file, for further processes.
+        weights, points, proposals, settings: see ``inference``.
+        runtime: device and processes.
+        output: folder of the maps.
+    """
+    cues = settings.cues
+    weak = {split: read_json(path) for split, path in layout.WEAK.items()}
+    walk_images(file, params, runtime, {split: content["images"] for split, content in weak.items()},
+                build=lambda device: inference(weights, points, proposals, weak["train"]["categories"], settings, device),
+                inputs=[*layout.WEAK.values(), layout.IMAGES, points, proposals, weights],
+                parameters=[settings.inference, settings.network, cues.objectness, cues.background, cues.best,
+                            cues.least],
+                output=output, description="points and groups")
 
 
 def inference(weights: Path, points: Path, proposals: Path, categories: list[Entry], settings: WiseSettings,

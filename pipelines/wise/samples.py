@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
-from pipelines.wise.blobs import make_points, pixels_at
+from pipelines.wise.blobs import Points, make_points, pixels_at
 from pipelines.wise.given import background, candidates_of, read_points
 from pipelines.wise.pseudo_masks import draw_pairs, draw_proposal
 from pipelines.wise.settings import CueSettings, NetworkSettings
@@ -20,6 +21,14 @@ from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
 from stages.proposals.segments import read_proposals
 from stages.runtime import layout
+
+
+class Sample(TypedDict):
+    """A view: ``image`` (3, H, W) uint8, its points, and ``pairs``, tensors by the names of ``pseudo_masks.Pairs``."""
+
+    image: Tensor
+    points: Points
+    pairs: dict[str, Tensor]
 
 
 class PointedImages:
@@ -42,9 +51,8 @@ class PointedImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, index: int, generator: np.random.Generator) -> dict[str, Any]:
-        """``image`` (3, H, W) uint8, ``points`` (``Points`` of the view) and ``pairs`` (tensors by the names of
-        ``Pairs``)."""
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        """A view of an image."""
         image = self.images[index]
         size = (image["height"], image["width"])
         shown = view_size(size, 1.0, self.settings.max_pixels)
@@ -75,7 +83,7 @@ class PointedImages:
                 "pairs": {field.name: torch.from_numpy(getattr(pairs, field.name)) for field in fields(pairs)}}
 
 
-def as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def as_list(samples: list[Sample]) -> list[Sample]:
     """Images of different sizes are no tensor: a batch is a list."""
     return samples
 

@@ -17,9 +17,9 @@ from pipelines.wise.given import read_points
 from pipelines.wise.infer_maps import MAPS
 from pipelines.wise.masks import count_error, image_labels
 from pipelines.wise.settings import WiseSettings
-from pipelines.wise.train_wise import PROPOSALS
 from stages.labels.coco import Entry, image_entries, write_instances
 from stages.labels.figures import write_figures
+from stages.proposals.propose import PROPOSALS
 from stages.runtime import layout
 from stages.runtime.files import read_json, read_npz
 from stages.runtime.parallel import parallel_map

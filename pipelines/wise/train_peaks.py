@@ -21,17 +21,14 @@ PEAKS = layout.method_models("wise") / "peaks"
 def main(params: Path) -> None:
     """Train, if points are to come from tags."""
     settings = load_settings(params, seed=int, runtime=RuntimeSettings, wise=WiseSettings)
-    chosen = settings.wise.peaks
     if settings.wise.cues.source == "points":
         with Work(__file__, [], settings.wise.cues.source) as work:
             write_json(work.subfolder("result") / "unused.json", {"reason": "wise.cues.source is points"})
             work.publish({"result": PEAKS})
         return
-    from pipelines.wise.peaks import peak_training
-    from stages.runtime.training import train_stage
+    from pipelines.wise.peaks import train
 
-    train_stage(__file__, params, chosen, settings.runtime, settings.seed, lambda device: peak_training(chosen),
-                inputs=[layout.IMAGES, layout.WEAK["train"]], parameters=[], output=PEAKS)
+    train(__file__, params, settings.wise.peaks, settings.runtime, settings.seed, PEAKS)
 
 
 if __name__ == "__main__":

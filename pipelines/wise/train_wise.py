@@ -10,26 +10,20 @@ from pathlib import Path
 
 from pipelines.wise.find_points import POINTS
 from pipelines.wise.settings import WiseSettings
+from stages.proposals.propose import PROPOSALS
 from stages.runtime import layout
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 
 WISE = layout.method_models("wise") / "wise"
-PROPOSALS = Path("data/proposals")
 
 
 def main(params: Path) -> None:
     """Train on whole images."""
     settings = load_settings(params, seed=int, runtime=RuntimeSettings, wise=WiseSettings)
-    from pipelines.wise.training import wise_training
-    from stages.runtime.training import train_stage
+    from pipelines.wise.training import train
 
-    chosen = settings.wise
-    cues = chosen.cues
-    train_stage(__file__, params, chosen.network, settings.runtime, settings.seed,
-                lambda device: wise_training(POINTS / "train", PROPOSALS, chosen),
-                inputs=[layout.IMAGES, layout.WEAK["train"], POINTS / "train", PROPOSALS],
-                parameters=[cues.objectness, cues.background, cues.best, cues.least], output=WISE)
+    train(__file__, params, POINTS / "train", PROPOSALS, settings.wise, settings.runtime, settings.seed, WISE)
 
 
 if __name__ == "__main__":

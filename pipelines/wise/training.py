@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +11,17 @@ from torch import Tensor, nn
 from pipelines.wise.embedding_loss import embedding_loss
 from pipelines.wise.location_loss import TERMS, location_losses
 from pipelines.wise.network import WiseNet, at_pixels, enlarge, pad_images
-from pipelines.wise.samples import PointedImages, as_list
+from pipelines.wise.samples import PointedImages, Sample, as_list
 from pipelines.wise.settings import NetworkSettings, WiseSettings
-from stages.labels.coco import category_indices
+from stages.labels.coco import Entry, category_indices
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
-from stages.runtime.training import Training
+from stages.runtime.settings import RuntimeSettings
+from stages.runtime.training import Training, train_stage
 
 
-def thing_classes(categories: Sequence[dict[str, Any]]) -> dict[int, int]:
+def thing_classes(categories: Sequence[Entry]) -> dict[int, int]:
     """Category id of a thing -> class of the network, from 1 on; 0 is the background."""
     return {number: index + 1 for number, index in category_indices(categories, things_only=True).items()}
 
@@ -47,7 +47,7 @@ def wise_training(points: Path, proposals: Path, settings: WiseSettings) -> Trai
     model = WiseNet(chosen, len(classes))
     samples = PointedImages(images, points, proposals, classes, settings.cues, chosen)
 
-    def losses(network: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def losses(network: nn.Module, batch: list[Sample]) -> dict[str, Tensor]:
         return joint_losses(network, model, batch, chosen)
 
     def count(step: int) -> None:
@@ -56,7 +56,26 @@ def wise_training(points: Path, proposals: Path, settings: WiseSettings) -> Trai
     return Training(model, losses, samples, collate=as_list, after_step=count)
 
 
-def joint_losses(network: nn.Module, model: WiseNet, batch: Sequence[dict[str, Any]],
+def train(file: str, params: Path, points: Path, proposals: Path, settings: WiseSettings, runtime: RuntimeSettings,
+          seed: int, output: Path) -> None:
+    """The whole of the stage: ``train_stage`` with what ``wise_training`` gives, on the images of train.
+
+    Args:
+        file: ``__file__`` of the stage's module.
+        params: settings file, for further processes.
+        points, proposals, settings: see ``wise_training``.
+        runtime: device, precision, processes.
+        seed: of weights and samples.
+        output: folder of the weights.
+    """
+    cues = settings.cues
+    train_stage(file, params, settings.network, runtime, seed,
+                lambda device: wise_training(points, proposals, settings),
+                inputs=[layout.IMAGES, layout.WEAK["train"], points, proposals],
+                parameters=[cues.objectness, cues.background, cues.best, cues.least], output=output)
+
+
+def joint_losses(network: nn.Module, model: WiseNet, batch: Sequence[Sample],
                  settings: NetworkSettings) -> dict[str, Tensor]:
     """The terms of eq. 4, averaged over the images of a batch.
 

@@ -7,17 +7,20 @@ network, layer by layer, along the positive weights and the active inputs, visit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from stages.cues.backbone import Backbone, Grid, resample
 from stages.cues.settings import BackboneSettings
+
+Run = Callable[[Tensor], Tensor]
+"""A layer's forward pass."""
 
 _ELEMENTWISE = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish,
                 nn.LeakyReLU, nn.Dropout)
@@ -122,14 +125,14 @@ class _PositiveConvolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, layer: nn.Conv2d, run: Any) -> Tensor:
-        ctx.layer = layer
+    def forward(ctx: FunctionCtx, inputs: Tensor, layer: nn.Conv2d, run: Run) -> Tensor:
+        ctx.layer = layer  # type: ignore[attr-defined]
         ctx.save_for_backward(inputs)
         return run(inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        layer, (inputs,) = ctx.layer, ctx.saved_tensors
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        layer, (inputs,) = ctx.layer, ctx.saved_tensors  # type: ignore[attr-defined]
         # Activations are not negative; the image itself, and what a layer without ReLU gives, are moved there.
         active = (inputs - inputs.amin().clamp(max=0)).detach().requires_grad_()
         weight = layer.weight.clamp(min=0).detach()
@@ -158,11 +161,11 @@ class _Unchanged(torch.autograd.Function):
     """A layer of one input per output hands every probability on as it is."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, run: Any) -> Tensor:
+    def forward(ctx: FunctionCtx, inputs: Tensor, run: Run) -> Tensor:
         return run(inputs.clone())  # some work in place
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
 
 
@@ -182,18 +185,18 @@ def positive_backward(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _convolution(layer: nn.Conv2d) -> Any:
+def _convolution(layer: nn.Conv2d) -> Run:
     run = layer.forward
     return lambda inputs: _PositiveConvolution.apply(inputs, layer, run)
 
 
-def _elementwise(layer: nn.Module) -> Any:
+def _elementwise(layer: nn.Module) -> Run:
     run = layer.forward
     return lambda inputs: _Unchanged.apply(inputs, run)
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Any) -> Iterator[None]:
+def _replaced(module: nn.Module, forward: Run) -> Iterator[None]:
     module.forward = forward  # type: ignore[method-assign]
     try:
         yield

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from stages.evaluation.matching import by_image, overlaps
+from stages.labels.coco import Entry
 
 
 def image_coverage(iou: np.ndarray, areas: np.ndarray) -> tuple[float, float]:
@@ -27,7 +27,7 @@ def image_coverage(iou: np.ndarray, areas: np.ndarray) -> tuple[float, float]:
     return float((best * areas).sum() / areas.sum()), float(best.mean())
 
 
-def mean_coverage(truth: Iterable[Mapping[str, Any]], detections: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def mean_coverage(truth: Iterable[Entry], detections: Iterable[Entry]) -> dict[str, float]:
     """Mean over the images of :func:`image_coverage`, of objects and detections of the same class.
 
     Args:
@@ -49,7 +49,7 @@ def mean_coverage(truth: Iterable[Mapping[str, Any]], detections: Iterable[Mappi
     return {"mwcov": weighted, "mucov": plain, "images": len(rows)}
 
 
-def _same_class(objects: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _same_class(objects: Sequence[Entry], detections: Sequence[Entry]) -> np.ndarray:
     """(objects, detections) IoU, 0 between different classes."""
     iou = overlaps([item["segmentation"] for item in objects], [item["segmentation"] for item in detections])
     classes, others = (np.array([item["category_id"] for item in items], np.int64) for items in (objects, detections))

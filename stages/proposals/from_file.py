@@ -10,10 +10,9 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,10 +50,10 @@ def files(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(path.glob("*.json"))
         if not found:
-            raise UserError(f"{path}: no .json file in this folder; proposals.file.path names COCO results")
+            raise UserError(f"{path}: no .json file in this folder; proposals.source names COCO results")
         return found
     if not path.is_file():
-        raise UserError(f"{path}: no such file or folder; proposals.file.path names COCO results")
+        raise UserError(f"{path}: no such file or folder; proposals.source names COCO results")
     return [path]
 
 
@@ -78,7 +77,7 @@ def find_entries(paths: Sequence[Path], image_ids: Collection[int]) -> tuple[dic
     for number, path in enumerate(paths):
         for start, end, entry in entries(path):
             problem = _problem(entry)
-            if problem:
+            if problem or not isinstance(entry, dict):
                 problems.append(f"{path.name}, byte {start}: {problem}")
             elif entry["image_id"] not in wanted:
                 other += 1
@@ -136,7 +135,7 @@ def read_image(image: Entry, places: Sequence[Place], limit: int) -> tuple[Propo
                      [score for _, score in masks.values()]), counts
 
 
-def entries(path: Path) -> Iterator[tuple[int, int, Any]]:
+def entries(path: Path) -> Iterator[tuple[int, int, object]]:
     """(first byte, last byte + 1, value) of the items of a JSON list, without the whole list in memory.
 
     Raises:
@@ -173,7 +172,7 @@ def entries(path: Path) -> Iterator[tuple[int, int, Any]]:
 class _Window:
     """A piece of a text that is read on as needed."""
 
-    def __init__(self, read: Any) -> None:
+    def __init__(self, read: Callable[[int], str]) -> None:
         self.read, self.text, self.at, self.before = read, "", 0, 0
 
     @property
@@ -203,7 +202,7 @@ class _Window:
             self.skip(1)
 
 
-def _decode(window: _Window, decoder: json.JSONDecoder, path: Path) -> Any:
+def _decode(window: _Window, decoder: json.JSONDecoder, path: Path) -> object:
     size = _CHUNK
     while True:
         try:
@@ -222,7 +221,7 @@ def _broken(path: Path, place: int, reason: str) -> UserError:
     return UserError(f"{path}: not valid JSON (byte {place}: {reason})")
 
 
-def _problem(entry: Any) -> str:
+def _problem(entry: object) -> str:
     """What is wrong with an entry, or nothing."""
     if not isinstance(entry, dict):
         return f"an object was expected, found {entry!r:.40}"

@@ -1,18 +1,18 @@
 """Give every image of train and val its segment proposals, class-agnostic, built in or from a file.
 
 Reads data/dataset/images and the lists of images in data/annotations, nothing of their labels; for `provider: file` the
-COCO results that `proposals.file.path` names. Writes data/proposals: one .npz per image (see `segments.py`: masks as
-COCO's run lengths, scores), and provider.json: `provider`, `trained_on_masks`, and counts.
+COCO results that `proposals.source` names. Writes data/proposals: one .npz per image (see `segments.py`: masks as
+COCO's run lengths, scores), and provider.json: `provider`, `trained_on_masks`, `tuned_on_masks`
+(a few weights were chosen with masks, of photographs that no table reports), and counts.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,11 +40,11 @@ def main(params: Path) -> None:
     settings = load_settings(params, proposals=ProposalSettings, runtime=RuntimeSettings)
     chosen: ProposalSettings = settings.proposals
     images = all_images()
-    if chosen.provider == "file" and chosen.file is not None:
-        sources = from_file.files(Path(chosen.file.path))
+    if chosen.provider == "file":
+        sources = from_file.files(Path(chosen.source))
     else:
-        sources = [Path(item.folder) for item in chosen.hierarchy.maps]
-    with Work(__file__, [layout.IMAGES, *sources], chosen) as work:
+        sources = [layout.IMAGES, *(Path(item.folder) for item in chosen.hierarchy.maps)]
+    with Work(__file__, [*layout.WEAK.values(), *sources], chosen) as work:
         folder = work.subfolder("proposals")
         other = 0
         if chosen.provider == "file":
@@ -66,20 +66,23 @@ def all_images() -> list[Entry]:
                   key=lambda image: image["id"])
 
 
-def provider_record(settings: ProposalSettings) -> dict[str, Any]:
-    """Where the proposals come from and whether masks were used to train what made them: for every metric file."""
+def provider_record(settings: ProposalSettings) -> dict[str, str | bool]:
+    """Where the proposals come from and what masks were used for: for every metric file."""
     if settings.provider == "file" and settings.file is not None:
-        return {"provider": settings.file.name, "trained_on_masks": settings.file.trained_on_masks}
-    return {"provider": "hierarchy", "trained_on_masks": False}
+        trained = settings.file.trained_on_masks
+        return {"provider": settings.file.name, "trained_on_masks": trained,
+                "tuned_on_masks": trained or settings.file.tuned_on_masks}
+    # The weights of the ranking: see RankSettings.
+    return {"provider": "hierarchy", "trained_on_masks": False, "tuned_on_masks": True}
 
 
-def check_missing(images: list[Entry], places: Mapping[int, Any], settings: ProposalSettings) -> None:
+def check_missing(images: list[Entry], places: Container[int], settings: ProposalSettings) -> None:
     """Raise a UserError where images have no entry, unless the settings allow it."""
     assert settings.file is not None
     missing = [image for image in images if image["id"] not in places]
     if missing and settings.file.missing == "error":
         lines = [f"image {image['id']} ({image['file_name']})" for image in missing]
-        raise UserError(summarise(lines, f"{settings.file.path}: {len(missing)} of {len(images)} images have no "
+        raise UserError(summarise(lines, f"{settings.source}: {len(missing)} of {len(images)} images have no "
                                          f"proposals; add them, or set proposals.file.missing: none"))
 
 

@@ -6,14 +6,14 @@ K strings of COCO's packed run lengths one after the other; ``ends`` (K,) int64,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from stages.labels.coco import Entry
 from stages.labels.rle import RLE
 from stages.proposals import runs
 from stages.runtime import layout
@@ -189,7 +189,7 @@ def from_rles(size: tuple[int, int], rles: Sequence[RLE], scores: Sequence[float
                      np.cumsum([len(text) for text in texts], dtype=np.int64))
 
 
-def read_proposals(folder: Path, image: Mapping[str, Any]) -> Proposals:
+def read_proposals(folder: Path, image: Entry) -> Proposals:
     """The stored proposals of a COCO image.
 
     Raises:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from stages.runtime import layout
 from stages.runtime.settings import Settings
 
 
 class RankSettings(Settings):
-    """Weights of the cues of ``ranking.cues``. They were set by hand, rounded, by the recall on 60 training photographs
-    whose masks are known; nothing else of the provider has seen a mask."""
+    """Weights of the cues of ``ranking.cues``.
+
+    They were found by a coordinate search for recall on 56 training photographs whose masks are known, and then
+    rounded. No table reports figures of those photographs. So the provider is not trained on masks, but these weights
+    are chosen with some: provider.json says ``tuned_on_masks``.
+    """
 
     boundary: float = Field(0.9, description="log mean contrast along the boundary (not in the papers)")
     inside: float = Field(1.2, description="log mean contrast of the edges within (not in the papers)")
@@ -26,8 +32,8 @@ class RankSettings(Settings):
 class MapSettings(Settings):
     """A map of every image that a further tree is built on: a network's features, or IRNet's class boundary."""
 
-    folder: str = Field(description="folder of one .npz per image, named by the image's id in twelve digits (not in "
-                                    "the papers)")
+    folder: str = Field(description="folder of one .npz per image, named by the image's id in twelve digits; DVC does "
+                                    "not watch it: change it and run `dvc repro -f propose` (not in the papers)")
     array: str = Field(description="name of the array in each file: (h, w) or (C, h, w), covering the image evenly "
                                    "(not in the papers)")
     kind: Literal["features", "boundary"] = Field("features", description=(
@@ -57,15 +63,15 @@ class HierarchySettings(Settings):
 
 
 class FileSettings(Settings):
-    """Proposals that another program made: COCO results, a JSON list of image_id, segmentation, score."""
+    """Who made ``proposals.source``: COCO results, a JSON list of image_id, segmentation, score."""
 
-    path: str = Field(min_length=1, description=(
-        "the JSON file, or a folder of such files, for the images of train and val (not in the papers)"))
     name: str = Field(min_length=1, description=(
         "what made them, e.g. SharpMask; metric files say so (not in the papers)"))
     trained_on_masks: bool = Field(description=(
         "whether masks were used to train it: true of MCG, COB, DeepMask, SharpMask and SAM. There is no default: the "
         "reader of every figure must be told (not in the papers)"))
+    tuned_on_masks: bool = Field(False, description=(
+        "whether masks were used to choose a few of its parameters, though not to train it (not in the papers)"))
     missing: Literal["error", "none"] = Field("error", description=(
         "an image without a proposal in the file: an error, or an image without proposals (not in the papers)"))
 
@@ -74,13 +80,20 @@ class ProposalSettings(Settings):
     """Class-agnostic segment proposals, for WISE and the panoptic method."""
 
     provider: Literal["hierarchy", "file"] = Field("hierarchy", description=(
-        "hierarchy: built in, trained on nothing; file: made by another program (WISE section 3: SharpMask)"))
+        "hierarchy: built in, trained on nothing, a few weights chosen with masks; file: made by another program (WISE "
+        "section 3: SharpMask)"))
+    source: str = Field(str(layout.IMAGES), min_length=1, description=(
+        "what they are made of, which DVC watches: the data set's images (hierarchy); or the JSON file, or a folder of "
+        "such files, for the images of train and val (file) (not in the papers)"))
     limit: int = Field(1000, ge=1, le=10000, description="best proposals that are kept [per image] (WISE section 3)")
     hierarchy: HierarchySettings = Field(default_factory=HierarchySettings, description="the built-in provider")
-    file: FileSettings | None = Field(None, description="where the proposals are (provider: file)")
+    file: FileSettings | None = Field(None, description="what made the file (provider: file)")
 
     @model_validator(mode="after")
-    def _file_is_named(self) -> ProposalSettings:
+    def _source_fits(self) -> ProposalSettings:
         if self.provider == "file" and self.file is None:
-            raise ValueError("provider is file: a section file with path, name and trained_on_masks is needed")
+            raise ValueError("provider is file: a section file with name and trained_on_masks is needed")
+        if (self.provider == "file") == (Path(self.source) == layout.IMAGES):
+            raise ValueError(f"source: {self.source} does not go with provider {self.provider}; write {layout.IMAGES} "
+                             f"for hierarchy, the COCO results for file")
         return self

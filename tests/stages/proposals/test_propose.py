@@ -52,8 +52,8 @@ def square(number):
 def test_hierarchy_of_train_and_val(workspace):
     record, images = workspace(limit=50)
     assert record.pop("proposals") >= 3
-    assert record == {"provider": "hierarchy", "trained_on_masks": False, "images": 3, "without_proposals": 0,
-                      "duplicate": 0, "empty": 0, "left_out": 0, "other_images": 0}
+    assert record == {"provider": "hierarchy", "trained_on_masks": False, "tuned_on_masks": True, "images": 3,
+                      "without_proposals": 0, "duplicate": 0, "empty": 0, "left_out": 0, "other_images": 0}
     first = {}
     for image in images:
         found = read_proposals(propose.PROPOSALS, image)
@@ -69,12 +69,13 @@ def test_proposals_of_a_file(workspace, tmp_path):
     results = [{"image_id": number, "segmentation": rle.encode(square(number)), "score": 0.5}
                for number in (1, 1, 3, 9)]
     (tmp_path / "results.json").write_text(json.dumps(results))
-    file = {"path": "results.json", "name": "SharpMask", "trained_on_masks": True}
+    file = {"name": "SharpMask", "trained_on_masks": True}
     with pytest.raises(UserError, match=r"1 of 3 images have no proposals.*\n.*image 2 \(2\.png\)"):
-        workspace(provider="file", file=file)
+        workspace(provider="file", source="results.json", file=file)
     assert not propose.PROPOSALS.exists()
-    record, images = workspace(provider="file", file={**file, "missing": "none"})
-    assert record == {"provider": "SharpMask", "trained_on_masks": True, "images": 3, "proposals": 2,
+    record, images = workspace(provider="file", source="results.json", file={**file, "missing": "none"})
+    assert record == {"provider": "SharpMask", "trained_on_masks": True, "tuned_on_masks": True, "images": 3,
+                      "proposals": 2,
                       "without_proposals": 1, "duplicate": 1, "empty": 0, "left_out": 0, "other_images": 1}
     assert [len(read_proposals(propose.PROPOSALS, image)) for image in images] == [1, 0, 1]
 
@@ -92,9 +93,11 @@ def test_maps(workspace, tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"provider": "file"}, "a section file with path, name and trained_on_masks is needed"),
-    ({"provider": "file", "file": {"path": "a", "name": "MCG"}}, r"file\.trained_on_masks: missing; it is required"),
-    ({"provider": "file", "file": {"path": "a", "trained_on_masks": True}}, r"file\.name: missing"),
+    ({"provider": "file"}, "a section file with name and trained_on_masks is needed"),
+    ({"provider": "file", "source": "a", "file": {"name": "MCG"}}, r"file\.trained_on_masks: missing; it is required"),
+    ({"provider": "file", "source": "a", "file": {"trained_on_masks": True}}, r"file\.name: missing"),
+    ({"provider": "file", "file": {"name": "MCG", "trained_on_masks": True}}, "data/dataset/images does not go with"),
+    ({"source": "a.json"}, "source: a.json does not go with provider hierarchy; write data/dataset/images"),
     ({"provider": "sam"}, "provider: input should be 'hierarchy' or 'file'"), ({"limit": 0}, "limit")])
 def test_settings_that_cannot_work(tmp_path, settings, message):
     path = tmp_path / "params.yaml"
