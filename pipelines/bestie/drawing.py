@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from pipelines.bestie.grouping import average_views
 from pipelines.bestie.learning import load_refiner
@@ -25,7 +26,7 @@ from stages.labels.drawing import (
     overlay_masks,
 )
 from stages.labels.panels import Panels
-from stages.runtime import devices, layout
+from stages.runtime import layout
 from stages.runtime.files import read_json, read_npz
 from stages.segmentation.labels import IGNORE, category_map, index_table, read_indices
 
@@ -38,14 +39,13 @@ class Painter:
         refiner: folder of the trained network, which is asked once more for what it sees.
         labels: the finished labels.
         settings: of the method.
-        device: where the network runs, as the setting has it.
+        device: where the network runs.
     """
 
     def __init__(self, cues: Path, semantic: Path, refiner: Path, labels: Path, settings: BestieSettings,
-                 device: str) -> None:
-        self.cues, self.semantic, self.settings = cues, semantic, settings
-        self.device = devices.resolve(device)
-        self.model, self.category_ids = load_refiner(refiner, settings, self.device)
+                 device: torch.device) -> None:
+        self.cues, self.semantic, self.settings, self.device = cues, semantic, settings, device
+        self.model, self.category_ids = load_refiner(refiner, settings, device)
         self.labels: dict[int, list[Entry]] = defaultdict(list)
         for annotation in read_json(labels)["annotations"]:
             self.labels[annotation["image_id"]].append(annotation)

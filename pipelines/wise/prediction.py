@@ -45,7 +45,8 @@ def infer_all(file: str, params: Path, weights: Path, points: Path, proposals: P
     cues = settings.cues
     weak = {split: read_json(path) for split, path in layout.WEAK.items()}
     walk_images(file, params, runtime, {split: content["images"] for split, content in weak.items()},
-                build=lambda device: inference(weights, points, proposals, weak["train"]["categories"], settings, device),
+                build=lambda device: inference(weights, points, proposals, weak["train"]["categories"], settings,
+                                               device),
                 inputs=[*layout.WEAK.values(), layout.IMAGES, points, proposals, weights],
                 parameters=[settings.inference, settings.network, cues.objectness, cues.background, cues.best,
                             cues.least],
