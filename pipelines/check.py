@@ -12,9 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pipelines.code import check_dependencies, write_fingerprints
-from pipelines.settings import IRNET_MAPS, METHODS, load_params, methods_run
+from pipelines.settings import IRNET_MAPS, load_params, methods_run
 from stages.detector import engines
 from stages.prepare.kinds import needed_paths
+from stages.proposals import costs as proposal_costs
+from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
 from stages.runtime.parallel import worker_count
@@ -33,13 +35,14 @@ def main(params: Path) -> None:
     check_dependencies()
     check_dataset(settings)
     check_maps(settings)
+    check_proposals(settings)
     check_weights(settings)
     check_engine(settings)
     for line in describe(settings):
         print(line)
     if not REFERENCE.exists():
         write_text(REFERENCE, "{}\n")
-    write_fingerprints(settings, list(METHODS))
+    write_fingerprints(settings)
     write_text(OUTPUT, "checked\n")
 
 
@@ -63,6 +66,20 @@ def check_maps(settings: SimpleNamespace) -> None:
     if not any(path.suffix == ".png" for path in folder.iterdir()):
         raise UserError(f"bestie.maps.folder: {folder} holds no PNG; put one of category ids per training image there, "
                         f"named by its id in twelve digits")
+
+
+def wants_proposals(method: str) -> bool:
+    """Does a stage of the method depend on the proposals?"""
+    own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
+    return any("data/proposals" in stage["deps"] for stage in own.values())
+
+
+def check_proposals(settings: SimpleNamespace) -> None:
+    """The file of proposals, if the chosen method wants one."""
+    chosen = settings.proposals
+    if chosen.provider == "file" and wants_proposals(settings.method) and not Path(chosen.source).exists():
+        raise UserError(f"proposals.source: there is no {chosen.source}; name a file of COCO results, or a folder of "
+                        f"such files, or set proposals.provider: hierarchy and proposals.source: {layout.IMAGES}")
 
 
 def _weights(value: object, where: str) -> list[tuple[str, str]]:
@@ -112,7 +129,10 @@ def describe(settings: SimpleNamespace) -> list[str]:
     workers = worker_count(settings.runtime.workers)
     images, pixels = count_images(settings)
     methods = methods_run(settings)
-    seconds, size, chain = 0.0, images * pixels * 0.5, []
+    seconds, size, chain = 0.0, images * pixels * 0.5, list[str]()
+    if wants_proposals(settings.method):
+        took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
+        seconds, size, chain = seconds + took, size + kept, ["propose"]
     for method in methods:
         own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
         if method == settings.method:

@@ -1,4 +1,4 @@
-"""What every stage runs, as small files that DVC can depend on: data/code/<stage> and data/code/<method>/<stage>.
+"""What every stage runs, as small files that DVC can depend on: data/code/<stage> and data/code/<folder>/<stage>.
 
 Each holds two digests: of the code (see stages/runtime/fingerprint.py) and of the settings that the stage's dvc.yaml
 names, defaults filled in. So a mended line, and a changed default, rerun what uses them, and no dvc.yaml lists files.
@@ -47,16 +47,16 @@ def filled(text: str, settings: SimpleNamespace) -> str:
     return re.sub(r"\$\{([\w.]+)\}", lambda found: str(value_at(settings, found[1])), text)
 
 
-def write_fingerprints(settings: SimpleNamespace, methods: list[str], folder: Path = FOLDER) -> None:
-    """Write the files of all stages of the common chain and of all methods.
+def write_fingerprints(settings: SimpleNamespace, folder: Path = FOLDER) -> None:
+    """Write the files of all stages of the common chain and of all folders with a dvc.yaml.
 
     Args:
         settings: the whole of params.yaml.
-        methods: names of the folders with a dvc.yaml.
         folder: where to.
     """
     chosen = {name: str(value_at(settings, name)) for name in fingerprint.choosing_settings()}
-    chains = {Path(): Path("dvc.yaml"), **{Path(name): Path("pipelines") / name / "dvc.yaml" for name in methods}}
+    own = Path("pipelines").glob("*/dvc.yaml")
+    chains = {Path(): Path("dvc.yaml"), **{Path(path.parent.name): path for path in own}}
     for part, path in chains.items():
         for name, stage in stages_of(path).items():
             if name == "check":  # it reads everything anyway

@@ -11,9 +11,11 @@ from pipelines.baseline.settings import BaselineSettings
 from pipelines.bestie.settings import BestieSettings
 from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
+from pipelines.wise.settings import WiseSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
 from stages.prepare.settings import AnnotationSettings, DatasetSettings
+from stages.proposals.settings import ProposalSettings
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validate
@@ -21,13 +23,13 @@ from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validat
 # A method's name is its folder's name; those without settings of their own have no section.
 METHODS: dict[str, Any] = {
     "baseline": BaselineSettings, "bestie": BestieSettings, "exits": ExitsSettings, "irnet": IRNetSettings,
-    "masks": None,
+    "masks": None, "wise": WiseSettings,
 }
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
     "baseline": [("extreme_points", "boxes")], "bestie": [("tags",)], "exits": [("extreme_points", "boxes")],
-    "irnet": [("tags",)], "masks": [],
+    "irnet": [("tags",)], "masks": [], "wise": [("points", "tags")],
 }
 
 # Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
@@ -35,7 +37,8 @@ IRNET_MAPS = layout.method_data("irnet") / "semantic"
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
-    "annotations": AnnotationSettings, **{name: kind for name, kind in METHODS.items() if kind is not None},
+    "annotations": AnnotationSettings, "proposals": ProposalSettings,
+    **{name: kind for name, kind in METHODS.items() if kind is not None},
     "detector": DetectorSettings, "score": ScoreSettings, "evaluate": EvaluateSettings, "report": ReportSettings,
 }
 

@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 # What every start-up reads; torch, OpenCV and SciPy would cost seconds.
 START = ["pipelines.check", "pipelines.settings", "pipelines.exits.costs", "pipelines.irnet.costs",
+         "pipelines.wise.costs",
          "stages.detector.engines", "stages.detector.settings", "stages.evaluation.settings", "stages.cues.settings",
-         "stages.prepare.kinds", "stages.prepare.settings", "stages.propagation.settings", "stages.runtime.errors",
+         "stages.prepare.kinds", "stages.prepare.settings", "stages.propagation.settings", "stages.proposals.costs",
+         "stages.proposals.settings", "stages.runtime.errors",
          "stages.runtime.files", "stages.runtime.layout", "stages.runtime.settings", "stages.runtime.stage"]
 # Work on arrays, in worker processes that import it anew.
 ARRAYS = ["stages.detector.data", "stages.prepare.records", "stages.propagation.dense_crf",
@@ -25,7 +27,7 @@ ARRAYS = ["stages.detector.data", "stages.prepare.records", "stages.propagation.
 STAGES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for folder in ("pipelines", "stages")
           for path in sorted((ROOT / folder).rglob("*.py")) if "run_stage(main" in path.read_text(encoding="utf-8")]
 # Folders that are done with imports inside functions.
-AT_THE_TOP = ["stages/detector", "stages/labels", "stages/prepare", "stages/propagation"]
+AT_THE_TOP = ["stages/detector", "stages/labels", "stages/prepare", "stages/propagation", "stages/proposals"]
 
 
 @pytest.mark.parametrize(("modules", "heavy"), [

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
-from stages.prepare import coco, images, voc_masks
+from stages.prepare import coco, images, kitti_masks, voc_masks
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.shapes_rendering import render
 from stages.prepare.sources import SourceImage
 from stages.runtime.errors import UserError
+
+READ_MASKS = {"voc": voc_masks.read_objects, "kitti": kitti_masks.read_objects}
+"""Kinds of data sets whose masks lie in files of their own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def make_record(task: Task) -> Entry:
         width, height = images.place_image(image, task.placement, task.folder, task.dataset.copy_images)
         entry |= {"width": width, "height": height}
         if image.masks:
-            objects = [item for item in voc_masks.read_objects(image.masks, width, height)
+            read_objects = READ_MASKS[task.dataset.kind]
+            objects = [item for item in read_objects(image.masks, width, height)
                        if item["category_id"] in task.kept]
         else:
             objects, problems = _read_objects(task, width, height)

@@ -50,10 +50,10 @@ class ShapesSettings(Settings):
 class DatasetSettings(Settings):
     """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
 
-    kind: Literal["shapes", "coco", "lvis", "voc", "folder"] = Field(
+    kind: Literal["shapes", "coco", "lvis", "voc", "kitti", "folder"] = Field(
         "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; lvis: LVIS v1 JSON and "
-        "COCO 2017's images; voc: VOCdevkit, with SBD for train_aug; folder: images and a table of tags "
-        "(not in the papers)")
+        "COCO 2017's images; voc: VOCdevkit, with SBD for train_aug; kitti: boxes or instance PNGs of KITTI, "
+        "MOTS included; folder: images and a table of tags (not in the papers)")
     root: str = Field(
         "stages/prepare/shapes.py", min_length=1,
         description="folder of the data set; for shapes, which needs none, a file of this project, because DVC tracks "
@@ -61,14 +61,15 @@ class DatasetSettings(Settings):
     train: str | None = Field(
         None, description="training part: a JSON (coco; default instances_train.json; lvis; default "
         "lvis_v1_train.json), an image set (voc; train_aug, train, trainval or another list of "
-        "ImageSets/Segmentation; default train_aug), a table (folder; "
-        "default labels.csv)")
+        "ImageSets/Segmentation; default train_aug), a list of image names or sequences (kitti; default: all that "
+        "have labels), a table (folder; default labels.csv)")
     val: str | None = Field(
         None, description="validation part, as `train` (defaults: instances_val.json, lvis_v1_val.json, val; none "
-        "for folder, where `split` is the usual way)")
+        "for folder, where `split` is the usual way, and for kitti, where `val_images` is another)")
     train_images: str | None = Field(
-        None, description="image folder of `train` (coco, lvis and folder; default images; for lvis, where it holds "
-        "train2017/ and val2017/, the root itself, for folder too where there is no folder images)")
+        None, description="image folder of `train` (coco, lvis, kitti and folder; default images; for lvis, where it "
+        "holds train2017/ and val2017/, the root itself, for folder too where there is no folder images; for kitti "
+        "training/image_2 or, of MOTS, training/image_02)")
     val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
     sbd: str = Field(
         "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds "

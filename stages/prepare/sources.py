@@ -23,8 +23,8 @@ class SourceImage:
         folder: image folder; empty for rendered images.
         width, height: as the data set states them, None where it does not.
         tags: category ids, None where the data set has no tags of its own.
-        objects: COCO annotations as the input has them (kinds coco, lvis and folder).
-        masks: files that hold the masks (kind voc).
+        objects: COCO annotations as the input has them (kinds coco, lvis, kitti and folder).
+        masks: files that hold the masks (kinds voc and kitti).
         scene: number of the scene to render (kind shapes).
         negative: ids of categories that were looked for and are not there (kind lvis); None where all were looked for.
         not_exhaustive: ids of categories of which not every object is labelled (kind lvis).

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import mean_field, point_retrieval, random_walk, refined_labels, run
+from benchmarks import grouping, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -61,6 +61,16 @@ def test_references_of_the_point_retrieval_agree():
         assert np.linalg.norm(ours()() - expected) / np.linalg.norm(expected) < 1e-5
 
 
+def test_references_of_wise_agree():
+    size = {"height": 40, "width": 52, "classes": 5, "points": 8}
+    for name in ("trained", "early"):
+        expected = lcfcn.loops(name, **size)()
+        assert np.linalg.norm(lcfcn.ours(name, **size)() - expected) / np.linalg.norm(expected) < 1e-5
+    size = {"height": 20, "width": 31, "dimensions": 8, "objects": 5}
+    assert (grouping.ours(**size)() == grouping.loops(**size)()).all()
+    assert grouping.with_background(**size)().max() == 5
+
+
 @pytest.mark.parametrize("instances", [1, 5, 20])
 def test_references_of_the_refined_labels_agree(instances):
     ours, reference = (make(2, 130, instances)() for make in (refined_labels.vectorised, refined_labels.plain))
@@ -96,4 +106,5 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "there are dense_crf, mean_field, point_retrieval, random_walk, refined_labels" in capsys.readouterr().err
+    assert ("there are dense_crf, grouping, lcfcn, mean_field, point_retrieval, random_walk, refined_labels"
+            in capsys.readouterr().err)

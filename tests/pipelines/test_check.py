@@ -73,6 +73,21 @@ def test_bestie_runs_irnet_first(clone, capsys):
     assert "irnet's illustrate" not in method and "-> illustrate ->" in method
 
 
+def test_proposals_are_made_for_those_who_want_them(clone, capsys):
+    wise = {"method": "wise", "annotations.kinds": ["points"]}
+    check.main(clone(wise))
+    assert "wise: prepare -> annotate -> propose -> " in capsys.readouterr().out
+    assert Path("data/code/proposals/propose").exists()
+    check.OUTPUT.unlink()
+    file = {"proposals.provider": "file", "proposals.source": "results.json",
+            "proposals.file": {"name": "SharpMask", "trained_on_masks": True}}
+    assert "proposals.source: there is no results.json;" in _refused(clone({**wise, **file}))
+    check.main(clone(file))
+    assert "propose" not in capsys.readouterr().out
+    Path("results.json").touch()
+    check.main(clone({**wise, **file}))
+
+
 def test_weights_of_a_method_that_another_builds_on(clone):
     changes = {"irnet.classifier.backbone.weights": "nothing.pt"}
     check.main(clone({"method": "exits", "annotations.kinds": ["boxes"], **changes}))

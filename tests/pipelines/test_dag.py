@@ -36,7 +36,10 @@ def _stages(method: str) -> dict[str, dict[str, Any]]:
     return {**common, **own}
 
 
-CASES = [(method, name) for method in METHODS for name in _stages(method)]
+# Not a method: a stage that the methods share that want it.
+SHARED = {"proposals": ["propose"]}
+CASES = [*((method, name) for method in METHODS for name in _stages(method)),
+         *((folder, name) for folder, names in SHARED.items() for name in names)]
 each_stage = pytest.mark.parametrize(("method", "name"), CASES)
 
 
@@ -173,7 +176,10 @@ def test_methods_run_in_the_root_and_write_below_their_own_names():
 
 def test_every_method_has_its_files_and_nothing_else_is_a_method():
     folders = {path.parent.name for path in ROOT.glob("pipelines/*/dvc.yaml")}
-    assert folders == set(METHODS)
+    assert folders == {*METHODS, *SHARED}
+    for folder, names in SHARED.items():
+        assert {*_stages(folder)} == {*_common(), *names}
+        assert [path.name for path in (ROOT / "pipelines" / folder).iterdir() if path.suffix == ".py"] == []
     for method in METHODS:
         assert (ROOT / "pipelines" / method / "__init__.py").exists()
 
@@ -184,7 +190,8 @@ def test_every_dependency_is_in_git_or_made_by_a_stage(method, name):
         params = _params(preset, method)
         stages = _stages(method)
         # A method may build on another, whose chain DVC then runs too.
-        made = [path for other in METHODS for stage in _stages(other).values() for path in _outputs(stage, params)]
+        made = [path for other in [*METHODS, *SHARED] for stage in _stages(other).values()
+                for path in _outputs(stage, params)]
         for dep in _names(stages[name]["deps"], params):
             if dep == str(check.REFERENCE):  # nobody's output: `check` makes an empty one where there is none
                 continue
@@ -199,8 +206,18 @@ def test_bestie_runs_irnet_if_its_maps_are_taken_and_nothing_of_it_otherwise():
     users = [name for name, names in deps.items() if "${bestie.maps.folder}" in names]
     assert users == ["train_segmenter", "infer_semantic"]
     assert not [dep for names in deps.values() for dep in names if "irnet" in dep]
-    made = {name: _outputs(stage, {}) for name, stage in _stages("irnet").items()}
+    params = _params(PRESETS[0], "irnet")
+    made = {name: _outputs(stage, params) for name, stage in _stages("irnet").items()}
     assert [name for name, paths in made.items() if str(IRNET_MAPS) in paths] == ["synthesize"]
+
+
+def test_who_runs_the_proposals():
+    wanting = [method for method in METHODS if check.wants_proposals(method)]
+    assert wanting == ["wise"]
+    assert "data/proposals" not in {dep for stage in _common().values() for dep in stage["deps"]}
+    assert _outputs(_stages("proposals")["propose"], {}) == ["data/proposals"]
+    made = _params(PRESETS[0], "wise") | {"proposals": {"source": "elsewhere/sharpmask.json"}}
+    assert "elsewhere/sharpmask.json" in _names(_stages("proposals")["propose"]["deps"], made), "DVC watches the file"
 
 
 def test_what_shapes_are_rendered_by_is_in_git():

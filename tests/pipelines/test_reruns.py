@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import code
-from pipelines.settings import METHODS, load_params
+from pipelines.settings import load_params
 from pipelines.workspace import ROOT
 from stages.runtime import fingerprint
 from stages.runtime.settings import read_yaml
@@ -45,7 +45,7 @@ class _Clone:
         for function in CACHES:
             function.cache_clear()
         shutil.rmtree("data/code", ignore_errors=True)
-        code.write_fingerprints(load_params(Path("params.yaml")), list(METHODS))
+        code.write_fingerprints(load_params(Path("params.yaml")))
         return {str(path.relative_to("data/code")): path.read_text() for path in Path("data/code").rglob("*")
                 if path.is_file()}
 

@@ -1,0 +1,1 @@
+"""Class-agnostic segment proposals: built in (``hierarchy``) or from a file."""
