@@ -72,8 +72,10 @@ def die_with_dvc(poll_seconds: float = 0.5) -> None:
     if not os.environ.get("DVC_STAGE") or not Path("/proc/self/stat").exists():
         return
     ancestors = _ancestors_up_to_dvc()
-    if ancestors:
-        die_with(ancestors, poll_seconds)
+    if not ancestors:  # killed while this process was starting: there is nothing left to watch
+        print("the dvc that started this stage is gone; the next `dvc repro` starts it again", file=sys.stderr)
+        os._exit(137)
+    die_with(ancestors, poll_seconds)
 
 
 def die_with(processes: Sequence[tuple[int, str]], poll_seconds: float = 0.5) -> None:
@@ -130,16 +132,34 @@ def _start_time(pid: int) -> str:
 
 
 def _ancestors_up_to_dvc() -> list[tuple[int, str]]:
-    """(pid, start time) of the ancestors from the parent up to the process that runs DVC; empty if none does."""
+    """(pid, start time) of the ancestors from the parent up to the process that runs DVC; empty if that is gone.
+
+    A Python program may run DVC as a library under any name: then the parent, or the shell's parent, is watched. What
+    an orphan gets in the place of a parent, process 1 or a service manager, runs no Python.
+    """
     found: list[tuple[int, str]] = []
     pid = os.getppid()
-    while pid > 1:
+    while pid > 0:  # in a container DVC may be process 1
         found.append(identity(pid))
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            return []
+        words = _command_line(pid)
         if any(Path(word).name in ("dvc", "dvc.exe") for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
             return found
         pid = _parent(pid)
-    return found[:1]
+    for count, (ancestor, _) in enumerate(found, start=1):
+        name = Path((_command_line(ancestor) or [""])[0]).name.lstrip("-")
+        if name.startswith("python"):
+            return found[:count]
+        if name not in _SHELLS:
+            break
+    return []
+
+
+_SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "ash")
+
+
+def _command_line(pid: int) -> list[str]:
+    """Words of a process's command; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []

@@ -137,6 +137,27 @@ def test_a_stage_and_its_workers_end_with_a_killed_dvc(orphan):
     assert _wait_until_gone(pids, 3.0) == []
 
 
+def _run_under(folder: Path, parent: str, **environment) -> None:
+    """Run a stage that notes that it ran, half a second after ``parent`` (Python code that starts COMMAND)."""
+    _write_stage(folder, "    import time\n    time.sleep(1.5)\n    open('ran', 'w').close()")
+    command = f"sleep 0.5; {sys.executable} -m job; true"
+    script = f"import subprocess\nCOMMAND = {command!r}\n{parent}"
+    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, stderr=subprocess.DEVNULL, timeout=60,
+                   env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+
+
+def test_a_stage_whose_dvc_died_while_it_was_starting_ends(tmp_path):
+    """There is no DVC among its ancestors any more, so there would be nothing to watch."""
+    _run_under(tmp_path, "subprocess.Popen(COMMAND, shell=True, start_new_session=True)", DVC_STAGE="job")
+    time.sleep(6)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_that_runs_dvc_as_a_library_is_a_dvc_too(tmp_path):
+    _run_under(tmp_path, "subprocess.run(COMMAND, shell=True)", DVC_STAGE="job")
+    assert (tmp_path / "ran").exists()
+
+
 def test_without_dvc_nothing_is_watched(orphan):
     process, pids = orphan(DVC_STAGE="")
     process.kill()
