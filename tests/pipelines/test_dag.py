@@ -199,7 +199,8 @@ def test_bestie_runs_irnet_if_its_maps_are_taken_and_nothing_of_it_otherwise():
     users = [name for name, names in deps.items() if "${bestie.maps.folder}" in names]
     assert users == ["train_segmenter", "infer_semantic"]
     assert not [dep for names in deps.values() for dep in names if "irnet" in dep]
-    made = {name: _outputs(stage, {}) for name, stage in _stages("irnet").items()}
+    params = _params(PRESETS[0], "irnet")
+    made = {name: _outputs(stage, params) for name, stage in _stages("irnet").items()}
     assert [name for name, paths in made.items() if str(IRNET_MAPS) in paths] == ["synthesize"]
 
 
