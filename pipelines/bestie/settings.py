@@ -230,6 +230,10 @@ class InferenceSettings(Settings):
 class SynthesisSettings(Settings):
     """Labels of the training images."""
 
+    source: Literal["network", "nearest_point", "discs"] = Field("network", description=(
+        "what the training images' labels are made by, those of val are the network's in any case: the network; or, to "
+        "compare with, components of the semantic map split by the nearest cue, or discs at the cues of the class's "
+        "area in the map divided by its cues (sec. 3.5: network; the others are not in the paper)"))
     threshold: float = Field(0.0, ge=0, le=1, description=(
         "instances with a lower score are left out (not in the paper: 0)"))
 
