@@ -50,13 +50,14 @@ def main(params: Path) -> None:
         moments = results.parent / "moments.json"
         shutil.copyfile(REFINER / "moments.json", moments)
         write_figures(results.parent / "figures.json", figures, measured=[results.parent / names["val"], moments])
-        return {"moments.json": MOMENTS, **{name: layout.pseudo_labels("bestie", split) for split, name in names.items()},
-                "figures.json": figures_path("bestie")}
+        return {**{name: layout.pseudo_labels("bestie", split) for split, name in names.items()},
+                "figures.json": figures_path("bestie"), "moments.json": MOMENTS}
 
     walk_stage(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},
                key=layout.image_key, load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
                build=lambda device: instance_inference(REFINER, SEMANTIC, CUES, weak["train"], chosen, device),
-               inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, REFINER / "weights.pt", REFINER / "moments.json"],
+               inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, REFINER / "weights.pt",
+                       REFINER / "moments.json"],
                parameters=[chosen.inference, chosen.synthesis, chosen.cues.source, chosen.network], output=None,
                description="instances", suffix=".json", finish=collect)
 

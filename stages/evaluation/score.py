@@ -1,10 +1,10 @@
 """Compare the method's pseudo-labels with the truth of the training images.
 
 Writes metrics/score.json (the headline that DVC compares), metrics/detail/score.json (all figures) and
-metrics/plots/labels_by_class.json (bars per class) and moments.json beside it (lines over the training); docs/metrics.md
-explains every key. A method that also writes data/<method>/pseudo_labels_val.json, moments.json or the folders semantic/
-or points/ there has them measured too, and what it says in data/<method>/figures.json joins the headline. AP, PQ, IoU and recall are in percent. Without truth the files hold
-the reason in place of the numbers.
+metrics/plots/labels_by_class.json (bars per class) and moments.json beside it (lines over the training);
+docs/metrics.md explains every key. A method that also writes data/<method>/pseudo_labels_val.json, moments.json or the
+folders semantic/ or points/ there has them measured too, and what it says in data/<method>/figures.json joins the
+headline. AP, PQ, IoU and recall are in percent. Without truth the files hold the reason in place of the numbers.
 """
 
 from __future__ import annotations
