@@ -10,7 +10,6 @@ import importlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.settings import IRNET_MAPS, METHODS, load_params, methods_run
@@ -66,7 +65,7 @@ def check_maps(settings: SimpleNamespace) -> None:
                         f"named by its id in twelve digits")
 
 
-def _weights(value: Any, where: str) -> list[tuple[str, str]]:
+def _weights(value: object, where: str) -> list[tuple[str, str]]:
     """(key, value) of every `weights` setting below a model."""
     found = []
     for name in getattr(type(value), "model_fields", {}):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +66,7 @@ class PeakClassifier(Classifier):
         """RGB images (N, 3, H, W) to class logits (N, classes)."""
         return self.scale * self.maps(images).mean(dim=(2, 3))
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """Optimizer groups: new layers and biases learn faster."""
         settings = self.settings
         groups = []

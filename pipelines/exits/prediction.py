@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -9,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.exits.settings import InferenceSettings
+from pipelines.exits.network import load_generator
+from pipelines.exits.settings import ExitsSettings, InferenceSettings
 from pipelines.exits.targets import refined, with_scores
 from stages.cues.crops import cells_in_box
+from stages.cues.objects import Crops, Image
 from stages.propagation.settings import MeanFieldSettings
+from stages.runtime.files import read_npz
 
 
 class Guided(Protocol):
@@ -74,6 +79,32 @@ def refine(masks: Tensor, crops: Tensor, boxes: np.ndarray, settings: MeanFieldS
     inside = torch.from_numpy(np.stack([cells_in_box(box, side, side) for box in boxes])).to(masks)
     large = functional.interpolate(masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
     return refined(large.clamp(0.02, 0.98), crops, inside, settings)
+
+
+def mask_inference(weights: Path, points: Path, settings: ExitsSettings, device: torch.device) -> \
+        Callable[[str, Image, Crops], dict[str, np.ndarray]]:
+    """A function of the split, an image and its crops, which gives ``probabilities`` (K, m, m) uint8 and ``windows``.
+
+    Args:
+        weights: of the generator.
+        points: folder of the propagation scores, by split.
+        settings: of its network, the crops and the inference.
+        device: where it runs.
+    """
+    chosen = settings.generator
+    network = load_generator(weights, chosen.encoder, settings.crops.side, chosen.mask_stride, device,
+                             settings.inference.network)
+
+    def infer(split: str, image: Image, loaded: Crops) -> dict[str, np.ndarray]:
+        views, boxes, windows = loaded
+        # Box-only and extreme points alone are rows of the ablation: nothing of the walk gets into them.
+        retrieved = chosen.points == "retrieved"
+        scores = read_npz(points / split / f"{image.key}.npz")["scores"] if retrieved else None
+        return {"probabilities": image_masks(network, views, boxes, scores, settings.inference, network.mask_cells,
+                                             device),
+                "windows": np.array(windows, np.int32).reshape(-1, 4)}
+
+    return infer
 
 
 def image_masks(network: Guided, crops: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None,

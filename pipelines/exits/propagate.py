@@ -9,22 +9,15 @@ one per epoch, and lets a changed threshold be tried without the extractor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pipelines.exits.settings import ExitsSettings
 from pipelines.exits.train_extractor import EXTRACTOR
-from stages.cues.objects import Crops, Image, read_crops, read_images
+from stages.cues.objects import read_crops, read_images
 from stages.runtime import layout
 from stages.runtime.files import write_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
-
-if TYPE_CHECKING:
-    import torch
 
 POINTS = layout.method_data("exits") / "points"
 SUMMARY = POINTS / "summary.json"
@@ -33,15 +26,11 @@ SUMMARY = POINTS / "summary.json"
 def main(params: Path) -> None:
     """Image by image; the objects of an image in batches."""
     settings = load_settings(params, runtime=RuntimeSettings, exits=ExitsSettings)
-    from pipelines.exits.network import load_generator
-    from pipelines.exits.retrieval import propagate_image, summary
+    from pipelines.exits.retrieval import point_inference, summary
     from stages.runtime.walk import walk_stage
 
-    crops, network, chosen = settings.exits.crops, settings.exits.extractor, settings.exits.propagation
-
-    def build(device: torch.device) -> Callable[[str, Image, Crops], dict[str, np.ndarray]]:
-        extractor = load_generator(EXTRACTOR / "weights.pt", network.encoder, crops.side, network.mask_stride, device)
-        return lambda split, image, loaded: propagate_image(image, *loaded, extractor, chosen)
+    chosen, weights = settings.exits, EXTRACTOR / "weights.pt"
+    crops, network = chosen.crops, chosen.extractor
 
     def finish(folder: Path) -> dict[str, Path]:
         write_json(folder / SUMMARY.name, {split: summary(folder / split) for split in layout.WEAK}, indent=2)
@@ -49,9 +38,10 @@ def main(params: Path) -> None:
 
     walk_stage(__file__, params, settings.runtime, {split: read_images(path)[0] for split, path in layout.WEAK.items()},
                key=lambda image: image.key, load=lambda image: read_crops(image, crops.side, crops.margin),
-               build=build, inputs=[EXTRACTOR / "weights.pt", layout.IMAGES, *layout.WEAK.values()],
-               parameters=[crops.side, crops.margin, network.encoder, network.mask_stride, chosen], output=POINTS,
-               description="points", finish=finish)
+               build=lambda device: point_inference(weights, chosen, device),
+               inputs=[weights, layout.IMAGES, *layout.WEAK.values()],
+               parameters=[crops.side, crops.margin, network.encoder, network.mask_stride, chosen.propagation],
+               output=POINTS, description="points", finish=finish)
 
 
 if __name__ == "__main__":

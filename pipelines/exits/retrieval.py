@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.exits.network import Generator
-from pipelines.exits.settings import PropagationSettings
+from pipelines.exits.network import Generator, load_generator
+from pipelines.exits.settings import ExitsSettings, PropagationSettings
 from stages.cues.crops import Window, cells_in_box, cells_of, object_box, points_in_crop
-from stages.cues.objects import Image
+from stages.cues.objects import Crops, Image
 from stages.labels.coco import Entry
 from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, UNLABELLED
 from stages.propagation.points import (
@@ -107,6 +107,20 @@ def propagate_image(image: Image, crops: np.ndarray, boxes: np.ndarray, windows:
     categories = np.array([item["category_id"] for item in image.objects], np.int64)
     return {"labels": labels, "scores": scores, "windows": np.array(windows, np.int32).reshape(-1, 4), "boxes": own,
             "categories": categories}
+
+
+def point_inference(weights: Path, settings: ExitsSettings, device: torch.device) -> \
+        Callable[[str, Image, Crops], dict[str, np.ndarray]]:
+    """A function of the sub-folder (of no account here), an image and its crops that propagates with trained weights.
+
+    Args:
+        weights: of the extractor.
+        settings: of its network, the crops and the propagation.
+        device: where it runs.
+    """
+    network = settings.extractor
+    extractor = load_generator(weights, network.encoder, settings.crops.side, network.mask_stride, device)
+    return lambda split, image, loaded: propagate_image(image, *loaded, extractor, settings.propagation)
 
 
 def summary(folder: Path) -> dict[str, float]:

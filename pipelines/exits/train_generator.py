@@ -21,16 +21,13 @@ GENERATOR = layout.method_models("exits") / "generator"
 def main(params: Path) -> None:
     """Train student and teacher on crops of all objects that are large enough."""
     settings = load_settings(params, seed=int, runtime=RuntimeSettings, exits=ExitsSettings)
-    from pipelines.exits.samples import PointLabels
     from pipelines.exits.training import generator_training
     from stages.runtime.training import train_stage
 
     crops, chosen, inward = settings.exits.crops, settings.exits.generator, settings.exits.propagation.inward
     objects = large_objects(read_images(layout.WEAK["train"])[0], crops.random.min_area, "exits.crops.random.min_area")
-    points = None if chosen.points == "none" else PointLabels(
-        POINTS / "train", inward, chosen.dropout, chosen.points == "retrieved", chosen.hide_scores)
     train_stage(__file__, params, chosen, settings.runtime, settings.seed,
-                lambda device: generator_training(objects, crops, chosen, points),
+                lambda device: generator_training(objects, crops, chosen, POINTS / "train", inward),
                 inputs=[POINTS / "train", layout.IMAGES, layout.WEAK["train"]],
                 parameters=[crops.side, crops.random, inward], output=GENERATOR)
 

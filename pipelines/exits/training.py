@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +73,17 @@ class GeneratorLosses:
 
 
 def generator_training(objects: Objects, crops: CropSettings, settings: GeneratorSettings,
-                       points: PointLabels | None) -> Training:
-    """The generator and its teacher (section 3.2.3); without ``points`` by MIL and CRF losses alone."""
+                       folder: Path, inward: float) -> Training:
+    """The generator and its teacher (section 3.2.3).
+
+    Args:
+        objects: crops are taken of.
+        crops, settings: of the crops and of the training; ``points: none`` trains by MIL and CRF losses alone.
+        folder: of the retrieved points.
+        inward: delta, as a share of the crop's side.
+    """
+    points = None if settings.points == "none" else PointLabels(
+        folder, inward, settings.dropout, settings.points == "retrieved", settings.hide_scores)
     student = _network(crops, settings)
     teacher = Teacher(student, settings.ema)
     steps = settings.epochs * steps_per_epoch(len(objects), min(settings.batch_size, len(objects)))

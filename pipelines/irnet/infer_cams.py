@@ -21,16 +21,14 @@ CAMS = layout.method_data("irnet") / "cams"
 def main(params: Path) -> None:
     """One image after the other on the device."""
     from stages.cues.cams import cam_inference
-    from stages.cues.views import read_tensor
-    from stages.runtime.walk import walk_stage
+    from stages.cues.views import walk_images
 
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen, grid = settings.irnet.cams, settings.irnet.grid
-    walk_stage(__file__, params, settings.runtime, {"": read_json(layout.WEAK["train"])["images"]},
-               key=layout.image_key, load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
-               build=lambda device: cam_inference(CLASSIFIER, device, chosen, grid),
-               inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"], parameters=[chosen, grid],
-               output=CAMS, description="attention maps")
+    walk_images(__file__, params, settings.runtime, {"": read_json(layout.WEAK["train"])["images"]},
+                build=lambda device: cam_inference(CLASSIFIER, device, chosen, grid),
+                inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"], parameters=[chosen, grid],
+                output=CAMS, description="attention maps")
 
 
 if __name__ == "__main__":

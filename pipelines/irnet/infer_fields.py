@@ -23,17 +23,15 @@ FIELDS = layout.method_data("irnet") / "fields"
 def main(params: Path) -> None:
     """One image after the other on the device."""
     from pipelines.irnet.fields import field_inference
-    from stages.cues.views import read_tensor
-    from stages.runtime.walk import walk_stage
+    from stages.cues.views import walk_images
 
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen = settings.irnet
-    walk_stage(__file__, params, settings.runtime, {"": read_json(layout.WEAK["train"])["images"]},
-               key=layout.image_key, load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
-               build=lambda device: field_inference(CLASSIFIER, IRNET, device, chosen),
-               inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt", IRNET / "weights.pt"],
-               parameters=[chosen.inference, chosen.network, chosen.grid], output=FIELDS,
-               description="displacement and boundary")
+    walk_images(__file__, params, settings.runtime, {"": read_json(layout.WEAK["train"])["images"]},
+                build=lambda device: field_inference(CLASSIFIER, IRNET, device, chosen),
+                inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt", IRNET / "weights.pt"],
+                parameters=[chosen.inference, chosen.network, chosen.grid], output=FIELDS,
+                description="displacement and boundary")
 
 
 if __name__ == "__main__":

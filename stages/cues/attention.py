@@ -32,7 +32,7 @@ class TokenEncoder(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str, weights: str, arguments: Mapping[str, Any], side: int, stride: int) -> None:
+    def __init__(self, name: str, weights: str, arguments: Mapping[str, object], side: int, stride: int) -> None:
         super().__init__()
         options: dict[str, Any] = {"pretrained": weights != "none", "num_classes": 0, "global_pool": "",
                                    "img_size": side, **arguments}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -81,8 +82,6 @@ class Backbone(nn.Module):
 
     def __init__(self, settings: BackboneSettings) -> None:
         super().__init__()
-        import timm
-
         self.settings = settings
         try:
             self.body = timm.create_model(settings.name, pretrained=settings.weights == "imagenet", num_classes=0,

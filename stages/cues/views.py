@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
+from stages.runtime import layout
+from stages.runtime.walk import walk_stage
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -21,6 +25,15 @@ def to_tensor(image: np.ndarray) -> Tensor:
 def read_tensor(path: Path) -> Tensor:
     """An image file as (3, H, W) uint8 RGB."""
     return to_tensor(read_rgb(path))
+
+
+def read_image(image: Entry) -> Tensor:
+    """An image of the data set, from its COCO entry, as (3, H, W) uint8 RGB."""
+    return read_tensor(layout.IMAGES / image["file_name"])
+
+
+walk_images = partial(walk_stage, key=layout.image_key, load=read_image)
+"""``runtime.walk.walk_stage`` over COCO images that a network sees whole, as (3, H, W) uint8."""
 
 
 def view_size(size: tuple[int, int], scale: float = 1.0, max_pixels: float = math.inf) -> tuple[int, int]:

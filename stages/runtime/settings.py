@@ -31,7 +31,10 @@ class Settings(BaseModel):
 
 
 class RuntimeSettings(Settings):
-    """How the work is run; nothing here changes what comes out (beyond rounding on another device)."""
+    """How the work is run; of all this the precision alone decides what comes out, and trainings depend on it.
+
+    Another device, or another number of threads or processes, may differ in the last bits, as sums are ordered anew.
+    """
 
     device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, mps (not in the papers)")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ def segmentation_training(settings: SegmentationSettings, images: Sequence[Entry
                     finish=lambda folder: describe(folder, settings, category_ids))
 
 
-def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings) -> list[dict[str, Any]]:
+def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings) -> list[dict[str, object]]:
     """Parameters that want a gradient, the backbone's at a rate of its own."""
     rate = settings.learning_rate
     parts = ((rate, [model.decoder, model.head]), (rate * settings.backbone_factor, [model.backbone]))
