@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipelines.bestie.labelling import simple_inference
+from pipelines.bestie.settings import BestieSettings
 from pipelines.bestie.simple_labels import SOURCES, discs, split_by_nearest
+from stages.labels import rle
+from stages.runtime.files import write_npz
+from stages.segmentation.labels import write_semantic_png
 
 
 def _cues(*rows: tuple[int, int, int]) -> np.ndarray:
@@ -50,3 +55,18 @@ def test_where_discs_overlap_the_nearest_cue_counts():
 @pytest.mark.parametrize("name", SOURCES)
 def test_no_cues(name):
     np.testing.assert_array_equal(SOURCES[name](np.ones((3, 4), int), _cues(), 1), np.zeros((3, 4)))
+
+
+def test_annotations_of_an_image(tmp_path):
+    """Class ids, one annotation per cue that has a pixel, no network."""
+    semantic = np.zeros((6, 8), np.uint8)
+    semantic[1:4, 1:7] = 5
+    semantic[5] = 255
+    write_semantic_png(tmp_path / "000000000003.png", semantic)
+    write_npz(tmp_path / "000000000003.npz", cues=np.array([[5, 2, 1], [2, 0, 0], [5, 2, 6]]))
+    settings = BestieSettings(synthesis={"source": "nearest_point"}, inference={"smallest": 1})
+    found = simple_inference(tmp_path, tmp_path, settings, [2, 5])({"id": 3, "height": 6, "width": 8})
+    assert [(one["category_id"], one["score"]) for one in found] == [(5, 1.0), (5, 1.0)]
+    left, right = (rle.decode(one["segmentation"]) for one in found)
+    assert left[1:4, 1:4].all() and left.sum() == 9
+    assert right[1:4, 4:7].all() and right.sum() == 9
