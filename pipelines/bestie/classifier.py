@@ -44,6 +44,8 @@ class PeakClassifier(Classifier):
         widths = [self.backbone.width, settings.width, settings.width, settings.width]
         self.layers = nn.ModuleList(nn.Conv2d(inputs, outputs, 3, padding=1)
                                     for inputs, outputs in zip(widths, widths[1:], strict=False))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(settings.width) if settings.normalise else nn.Identity()
+                                   for _ in self.layers)
         self.gates = nn.ModuleList(PeakAttention(settings.alpha) if number in settings.attention else nn.ReLU()
                                    for number in (4, 5, 6))
         self.head = nn.Conv2d(settings.width, classes, 1)
@@ -58,8 +60,8 @@ class PeakClassifier(Classifier):
     def maps(self, images: Tensor) -> Tensor:
         """RGB images (N, 3, H, W) to class maps (N, classes, h, w) on ``backbone.grid``."""
         features = self.backbone(images)
-        for layer, gate in zip(self.layers, self.gates, strict=True):
-            features = gate(layer(features))
+        for layer, norm, gate in zip(self.layers, self.norms, self.gates, strict=True):
+            features = gate(norm(layer(features)))
         return self.head(features)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -96,13 +96,17 @@ class Painter:
         return self._with_cues(picture, cues)
 
     def _refined(self, image_id: int, pixels: np.ndarray) -> Panels:
-        """Refined labels at the first, the middle and the last moment of the training that was kept."""
-        if not self.moments:
-            return []
+        """Refined labels at the first, the middle and the last moment of the training that was kept.
+
+        What has drifted shows here: masks that come, go or swallow their neighbours while the training goes on.
+        """
+        if not any(item["kind"] == "refined" for moment in self.moments for item in moment["annotations"]):
+            return []  # the network did not refine
         places = sorted({0, (len(self.moments) - 1) // 2, len(self.moments) - 1})
         found = []
         for moment in (self.moments[place] for place in places):
-            own = [annotation for annotation in moment["annotations"] if annotation["image_id"] == image_id]
+            own = [annotation for annotation in moment["annotations"]
+                   if annotation["image_id"] == image_id and annotation["kind"] == "refined"]
             found.append((f"refined labels after {round(100 * moment['share'])} % of the training",
                           _overlay(pixels, own)))
         return found

@@ -28,7 +28,8 @@ def main(params: Path) -> None:
     chosen = settings.bestie
     labels = layout.pseudo_labels("bestie")
     painter = Painter(CUES, SEMANTIC, REFINER, labels, chosen, devices.resolve(settings.runtime.device))
-    gallery_stage(__file__, "bestie", painter.panels, inputs=[CUES, SEMANTIC, REFINER / "weights.pt", labels],
+    gallery_stage(__file__, "bestie", painter.panels,
+                  inputs=[CUES, SEMANTIC, REFINER / "weights.pt", REFINER / "moments.json", labels],
                   parameters=[chosen.inference, chosen.network, chosen.transfer, chosen.cues.source],
                   images=settings.report.gallery_images)
 

@@ -28,6 +28,9 @@ class PeakClassifierSettings(TrainingSettings):
     backbone: BackboneSettings = Field(BackboneSettings(name="vgg16", stride=8), description=(
         "network before the three new layers (app. PAM: VGG-16; the stride is not in the paper, published code: 8)"))
     width: int = Field(512, ge=1, description="channels of the three new layers (fig. 10; published code: 512)")
+    normalise: bool = Field(False, description=(
+        "batch normalisation behind the new layers; it helps a network that starts from nothing (not in the paper: "
+        "none)"))
     attention: tuple[Literal[4, 5, 6], ...] = Field((6,), description=(
         "which of the three new layers, 4 to 6, have peak attention; none = plain attention maps, the first row of "
         "table 3 (table 8: the last one; published code: all three)"))
@@ -230,6 +233,10 @@ class InferenceSettings(Settings):
 class SynthesisSettings(Settings):
     """Labels of the training images."""
 
+    source: Literal["network", "nearest_point", "discs"] = Field("network", description=(
+        "what the training images' labels are made by, those of val are the network's in any case: the network; or, to "
+        "compare with, components of the semantic map split by the nearest cue, or discs at the cues of the class's "
+        "area in the map divided by its cues (sec. 3.5: network; the others are not in the paper)"))
     threshold: float = Field(0.0, ge=0, le=1, description=(
         "instances with a lower score are left out (not in the paper: 0)"))
 

@@ -1,15 +1,19 @@
 """Labels of the training images from the instance network, and of val images without any annotation (section 3.2).
 
-Reads data/annotations/{train,val}_weak.json (tags or points of train), data/dataset/images and models/bestie/refiner;
+Reads data/annotations/{train,val}_weak.json (tags or points of train), data/dataset/images, models/bestie/refiner,
+data/bestie/cues (points) and data/bestie/semantic (where `bestie.synthesis.source` makes labels without the network);
 writes data/bestie/pseudo_labels.json and data/bestie/pseudo_labels_val.json (COCO instances) and
-data/bestie/figures.json, the method's own numbers: `instances_per_image` and `val_instances_per_image`.
+data/bestie/figures.json, the method's own numbers: `instances_per_image` and `val_instances_per_image`. The labels that
+the training kept at some moments go beside them, to data/bestie/moments.json, where `score` counts the right ones.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pipelines.bestie.infer_cues import CUES
+from pipelines.bestie.infer_semantic import SEMANTIC
 from pipelines.bestie.settings import BestieSettings
 from pipelines.bestie.train_refiner import REFINER
 from stages.labels.coco import image_entries, write_instances
@@ -18,6 +22,8 @@ from stages.runtime import layout
 from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
+
+MOMENTS = layout.method_data("bestie") / "moments.json"
 
 
 def main(params: Path) -> None:
@@ -41,14 +47,17 @@ def main(params: Path) -> None:
                             annotations)
             figures[f"{'' if split == 'train' else 'val_'}instances_per_image"] = round(
                 len(annotations) / max(len(content["images"]), 1), 3)
-        write_figures(results.parent / "figures.json", figures, measured=[results.parent / names["val"]])
+        moments = results.parent / "moments.json"
+        shutil.copyfile(REFINER / "moments.json", moments)
+        write_figures(results.parent / "figures.json", figures, measured=[results.parent / names["val"], moments])
         return {**{name: layout.pseudo_labels("bestie", split) for split, name in names.items()},
-                "figures.json": figures_path("bestie")}
+                "figures.json": figures_path("bestie"), "moments.json": MOMENTS}
 
     walk_stage(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},
                key=layout.image_key, load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
-               build=lambda device: instance_inference(REFINER, CUES, weak["train"], chosen, device),
-               inputs=[*layout.WEAK.values(), layout.IMAGES, CUES, REFINER / "weights.pt"],
+               build=lambda device: instance_inference(REFINER, SEMANTIC, CUES, weak["train"], chosen, device),
+               inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, REFINER / "weights.pt",
+                       REFINER / "moments.json"],
                parameters=[chosen.inference, chosen.synthesis, chosen.cues.source, chosen.network], output=None,
                description="instances", suffix=".json", finish=collect)
 

@@ -29,6 +29,7 @@ SMALL = {
     "runtime.checkpoint_seconds": 0.5, "runtime.workers": 2,
     "irnet.classifier.epochs": 12, "irnet.network.epochs": 8, "detector.train.steps": 60,
     "exits.extractor.epochs": 6, "exits.generator.epochs": 6,
+    "bestie.classifier.epochs": 6, "bestie.maps.segmenter.epochs": 6, "bestie.network.epochs": 6,
 }
 # Where unfinished work shows that a stage is in the middle, as a pattern below .work.
 MIDDLE = {
@@ -41,6 +42,12 @@ MIDDLE = {
         "propagate": "irnet-propagate-*/propagated/*.npz",
         "train": "train-*/*",
         "predict": "predict-*/images/*.json",
+    },
+    "bestie": {
+        "train_segmenter": "bestie-train_segmenter-*/checkpoint.pt",
+        "train_classifier": "bestie-train_classifier-*/checkpoint.pt",
+        "train_refiner": "bestie-train_refiner-*/checkpoint.pt",
+        "synthesize": "bestie-synthesize-*/results/*/*.json",
     },
     "exits": {
         "train_extractor": "exits-train_extractor-*/checkpoint.pt",

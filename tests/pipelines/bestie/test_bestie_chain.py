@@ -147,7 +147,9 @@ def test_labels(variant, request, tmp_path):
     assert len(val["images"]) == 3 and val["annotations"]
     figures = read(tmp_path / "data/bestie/figures.json")
     assert figures["figures"]["instances_per_image"] == round(len(labels["annotations"]) / 6, 3)
-    assert set(figures["measured"]) == {"pseudo_labels_val.json"}
+    assert set(figures["measured"]) == {"moments.json", "pseudo_labels_val.json"}
+    assert (tmp_path / "data/bestie/moments.json").read_bytes() == (
+        tmp_path / "models/bestie/refiner/moments.json").read_bytes()
 
 
 def test_cues_of_tags(tags):

@@ -130,3 +130,13 @@ def test_flipped_maps_are_equivariant():
     mirrored = attention_maps(model, image.flip(-1), [0, 2], 64, True)
     assert torch.allclose(first, mirrored.flip(-1), atol=1e-3)
     assert attention_maps(model, image, [], 64, True).shape == (0, 60, 84)
+
+
+def test_normalised_layers():
+    model = build(normalise=True)
+    assert [type(norm).__name__ for norm in model.norms] == ["BatchNorm2d"] * 3
+    assert [type(norm).__name__ for norm in build().norms] == ["Identity"] * 3
+    inputs: list[torch.Tensor] = []
+    model.gates[2].register_forward_pre_hook(lambda _module, given: inputs.append(given[0]))
+    model.train()(torch.rand(4, 3, 64, 64))
+    assert inputs[0].mean((0, 2, 3)).abs().max() < 1e-4, "what peak attention sees is normalised"

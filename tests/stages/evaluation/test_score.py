@@ -53,6 +53,20 @@ def test_bars_by_class(workspace):
          "object_mIoU": classes[name]["mean_iou"]} for name in ("class 0", "class 1", "class 2")]
 
 
+def test_labels_kept_during_a_training(workspace):
+    main(workspace / "params.yaml")
+    assert read_json(layout.METRICS / "plots/moments.json") == [], "the method keeps none"
+    truth = read_json(layout.TRUTH["train"])
+    kept = [{**item, "score": 1.0, "kind": "refined"} for item in truth["annotations"] if not item.get("iscrowd", 0)]
+    write_json(layout.method_data("irnet") / "moments.json", {
+        "images": [image["id"] for image in truth["images"]],
+        "moments": [{"share": 0.5, "annotations": []}, {"share": 1.0, "annotations": kept}]})
+    main(workspace / "params.yaml")
+    first, last = read_json(layout.METRICS / "plots/moments.json")
+    assert first == {"training": 50.0, "refined_true": 0, "refined_false": 0}
+    assert last == {"training": 100.0, "refined_true": len(kept), "refined_false": 0}
+
+
 def test_validation_labels_and_semantic_maps(workspace):
     truth = read_json(layout.TRUTH["val"])
     write_json(layout.method_data("irnet") / "pseudo_labels_val.json", truth)
@@ -77,6 +91,7 @@ def test_no_truth(workspace, capsys):
     assert result() == {"available": 0, "reason": "tags only"}
     assert short() == {"labels": "no truth: tags only"}
     assert read_json(layout.METRICS / "plots/labels_by_class.json") == []
+    assert read_json(layout.METRICS / "plots/moments.json") == []
     assert "pseudo-labels: no numbers (tags only)" in capsys.readouterr().out
 
 
