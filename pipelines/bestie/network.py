@@ -48,7 +48,7 @@ class BestieNetwork(nn.Module):
             self.grid = grids[0]
             self.decoders = nn.ModuleList([Finest(), Finest()])
             widths = [channels[0], channels[0]]
-            self.semantic = _head(channels[0], settings.semantic_width, classes + 1)
+            self.semantic = _head(channels[0], settings.semantic_width, classes + 1, near_zero=False)
             self.centre = _head(channels[0], settings.semantic_width, classes)
             self.offset = _head(channels[0], settings.semantic_width, 2)
         else:
@@ -57,7 +57,7 @@ class BestieNetwork(nn.Module):
             widths = [settings.semantic_width, settings.instance_width]
             self.decoders = nn.ModuleList(Decoder(channels, grids, used, width, settings.semantic_width,
                                                   settings.atrous_rates) for width in widths)
-            self.semantic = _separable_head(widths[0], settings.semantic_width, classes + 1)
+            self.semantic = _separable_head(widths[0], settings.semantic_width, classes + 1, near_zero=False)
             self.centre = _separable_head(widths[1], settings.instance_width, classes)
             self.offset = _separable_head(widths[1], settings.offset_width, 2)
 
@@ -185,17 +185,24 @@ def _separable(inputs: int, outputs: int) -> nn.Sequential:
                          *_normalised(nn.Conv2d(inputs, outputs, 1, bias=False)))
 
 
-def _separable_head(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(_separable(inputs, width), _last(width, outputs))
+def _separable_head(inputs: int, width: int, outputs: int, near_zero: bool = True) -> nn.Sequential:
+    return nn.Sequential(_separable(inputs, width), _last(width, outputs, near_zero))
 
 
-def _head(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True), _last(width, outputs))
+def _head(inputs: int, width: int, outputs: int, near_zero: bool = True) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True),
+                         _last(width, outputs, near_zero))
 
 
-def _last(inputs: int, outputs: int) -> nn.Conv2d:
-    """1x1 convolution that starts near zero: heat without false centres (not in the paper)."""
+def _last(inputs: int, outputs: int, near_zero: bool) -> nn.Conv2d:
+    """1x1 convolution; it starts near zero for heat without false centres (not in the paper).
+
+    Of classes it does not: from so small weights a network that starts from nothing gets next to no gradient, and says
+    background for hundreds of steps.
+    """
     convolution = nn.Conv2d(inputs, outputs, 1)
+    if not near_zero:
+        return convolution
     nn.init.normal_(convolution.weight, std=0.001)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)

@@ -130,3 +130,15 @@ def test_a_few_steps_learn_one_image():
         history.append({name: float(value.detach()) for name, value in terms.items()})
     for name in ("semantic", "pseudo_centre", "pseudo_offset"):
         assert history[-1][name] < 0.5 * history[0][name], name
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "hrnet_w18_small"])
+def test_heat_starts_near_zero_and_classes_do_not(name):
+    """Near zero, a class head of a network that starts from nothing has next to no gradient for its features."""
+    stride = 32 if name.startswith("hrnet") else 16
+    settings = NetworkSettings(backbone={"name": name, "weights": "none", "stride": stride}, semantic_width=16,
+                               instance_width=16, offset_width=8)
+    network = BestieNetwork(settings, 3)
+    spread = {head: float(getattr(network, head)[-1].weight.detach().std())
+              for head in ("semantic", "centre", "offset")}
+    assert spread["centre"] < 0.002 and spread["offset"] < 0.002 < 0.02 < spread["semantic"]
