@@ -30,16 +30,14 @@ def count_moments(moments: Sequence[Record], truth: Sequence[Record]) -> Rows:
         truth: COCO annotations of the images' objects.
 
     Returns:
-        A row per moment: ``training`` in percent, and for every kind that any moment has ``<kind>_true``, labels with
-        an IoU of .5 or more with an object of their class, one per object, and ``<kind>_false``, the others. What
-        lies in a crowd region by half of its area counts for neither.
+        A row per moment: ``training`` in percent, and for every kind ``<kind>_true``, labels with an IoU of .5 or more
+        with an object of their class, one per object, and ``<kind>_false``, the others. What lies in a crowd region
+        by half of its area counts for neither.
     """
-    known = {item["kind"] for moment in moments for item in moment["annotations"]}
-    kinds = [kind for kind in KINDS if kind in known]
     rows: Rows = []
     for moment in moments:
         row: dict[str, float] = {"training": round(100.0 * moment["share"], 2)}
-        for kind in kinds:
+        for kind in KINDS:
             found = match(truth, [item for item in moment["annotations"] if item["kind"] == kind])
             reaches = found.best_iou >= RIGHT
             right = len(np.unique(found.best_truth[reaches]))

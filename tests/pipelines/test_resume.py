@@ -29,7 +29,7 @@ SMALL = {
     "runtime.checkpoint_seconds": 0.5, "runtime.workers": 2,
     "irnet.classifier.epochs": 12, "irnet.network.epochs": 8, "detector.train.steps": 60,
     "exits.extractor.epochs": 6, "exits.generator.epochs": 6,
-    "bestie.classifier.epochs": 6, "bestie.maps.segmenter.epochs": 6, "bestie.network.epochs": 6,
+    "bestie.classifier.epochs": 6, "bestie.maps.segmenter.epochs": 12, "bestie.network.epochs": 16,
 }
 # Where unfinished work shows that a stage is in the middle, as a pattern below .work.
 MIDDLE = {

@@ -36,11 +36,12 @@ def _row(*labels: dict, truth: list[dict] | None = None) -> dict:
 
 def test_true_and_false_ones():
     row = _row(_label(0, 4), _label(6, 8), _label(4, 6))  # IoU 1, exactly .5, 0
-    assert row == {"training": 25.0, "refined_true": 2, "refined_false": 1}
+    assert row == {"training": 25.0, "pseudo_true": 0, "pseudo_false": 0, "refined_true": 2, "refined_false": 1}
 
 
 def test_one_per_object():
-    assert _row(_label(0, 4), _label(0, 3)) == {"training": 25.0, "refined_true": 1, "refined_false": 1}
+    row = _row(_label(0, 4), _label(0, 3))
+    assert (row["refined_true"], row["refined_false"]) == (1, 1)
 
 
 def test_class_and_image_have_to_agree():
@@ -68,7 +69,7 @@ def test_kinds_stand_beside_each_other_in_every_row():
 
 def test_nothing_at_all():
     assert count_moments([], TRUTH) == []
-    assert _row() == {"training": 25.0}
+    assert _row() == {"training": 25.0, "pseudo_true": 0, "pseudo_false": 0, "refined_true": 0, "refined_false": 0}
 
 
 def test_files(tmp_path):
@@ -78,7 +79,8 @@ def test_files(tmp_path):
                        "annotations": TRUTH})
     assert measure_moments(path, truth) == []
     write_json(path, {"images": [1], "moments": [{"share": 1.0, "annotations": [_label(0, 4)]}]})
-    assert measure_moments(path, truth) == [{"training": 100.0, "refined_true": 1, "refined_false": 0}]
+    row, = measure_moments(path, truth)
+    assert (row["training"], row["refined_true"], row["refined_false"]) == (100.0, 1, 0)
     write_json(path, {"images": [1], "moments": [{"share": 1.0, "annotations": [_label(0, 4, image=9)]}]})
     with pytest.raises(UserError, match=r"moments.json: does not fit[^\n]*\n.*image_id 9 is not in"):
         measure_moments(path, truth)
