@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from pipelines.bestie.grouping import average_views
 from pipelines.bestie.learning import load_refiner
@@ -26,7 +25,7 @@ from stages.labels.drawing import (
     overlay_masks,
 )
 from stages.labels.panels import Panels
-from stages.runtime import layout
+from stages.runtime import devices, layout
 from stages.runtime.files import read_json, read_npz
 from stages.segmentation.labels import IGNORE, category_map, index_table, read_indices
 
@@ -39,13 +38,13 @@ class Painter:
         refiner: folder of the trained network, which is asked once more for what it sees.
         labels: the finished labels.
         settings: of the method.
-        device: where the network runs.
+        device: where the network runs, a setting (``runtime.device``).
     """
 
     def __init__(self, cues: Path, semantic: Path, refiner: Path, labels: Path, settings: BestieSettings,
-                 device: torch.device) -> None:
-        self.cues, self.semantic, self.settings, self.device = cues, semantic, settings, device
-        self.model, self.category_ids = load_refiner(refiner, settings, device)
+                 device: str) -> None:
+        self.cues, self.semantic, self.settings, self.device = cues, semantic, settings, devices.resolve(device)
+        self.model, self.category_ids = load_refiner(refiner, settings, self.device)
         self.labels: dict[int, list[Entry]] = defaultdict(list)
         for annotation in read_json(labels)["annotations"]:
             self.labels[annotation["image_id"]].append(annotation)

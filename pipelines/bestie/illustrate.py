@@ -22,12 +22,11 @@ from stages.runtime.stage import run_stage
 def main(params: Path) -> None:
     """Draw the first images."""
     from pipelines.bestie.drawing import Painter
-    from stages.runtime import devices
 
     settings = load_settings(params, runtime=RuntimeSettings, bestie=BestieSettings, report=ReportSettings)
     chosen = settings.bestie
     labels = layout.pseudo_labels("bestie")
-    painter = Painter(CUES, SEMANTIC, REFINER, labels, chosen, devices.resolve(settings.runtime.device))
+    painter = Painter(CUES, SEMANTIC, REFINER, labels, chosen, settings.runtime.device)
     gallery_stage(__file__, "bestie", painter.panels,
                   inputs=[CUES, SEMANTIC, REFINER / "weights.pt", REFINER / "moments.json", labels],
                   parameters=[chosen.inference, chosen.network, chosen.transfer, chosen.cues.source],

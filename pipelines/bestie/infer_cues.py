@@ -26,17 +26,15 @@ CUES = layout.method_data("bestie") / "cues"
 def main(params: Path) -> None:
     """One image after the other."""
     from pipelines.bestie.extraction import peak_cues, point_cues
-    from stages.cues.views import read_tensor
-    from stages.runtime.walk import walk_stage
+    from stages.cues.views import walk_images
 
     settings = load_settings(params, runtime=RuntimeSettings, bestie=BestieSettings)
     chosen = settings.bestie
     weak = read_json(layout.WEAK["train"])
-    walk = partial(walk_stage, __file__, params, settings.runtime, {"": weak["images"]}, key=layout.image_key,
-                   output=CUES, description="instance cues")
+    walk = partial(walk_images, __file__, params, settings.runtime, {"": weak["images"]}, output=CUES,
+                   description="instance cues")
     if chosen.cues.source == "peaks":
-        walk(load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
-             build=lambda device: peak_cues(CLASSIFIER, chosen, device),
+        walk(build=lambda device: peak_cues(CLASSIFIER, chosen, device),
              inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"],
              parameters=[chosen.cues, chosen.classifier])
         return

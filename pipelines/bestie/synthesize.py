@@ -29,8 +29,7 @@ MOMENTS = layout.method_data("bestie") / "moments.json"
 def main(params: Path) -> None:
     """Every image on its own; then one file per split."""
     from pipelines.bestie.labelling import instance_inference
-    from stages.cues.views import read_tensor
-    from stages.runtime.walk import walk_stage
+    from stages.cues.views import walk_images
 
     settings = load_settings(params, runtime=RuntimeSettings, bestie=BestieSettings)
     chosen = settings.bestie
@@ -53,13 +52,12 @@ def main(params: Path) -> None:
         return {**{name: layout.pseudo_labels("bestie", split) for split, name in names.items()},
                 "figures.json": figures_path("bestie"), "moments.json": MOMENTS}
 
-    walk_stage(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},
-               key=layout.image_key, load=lambda image: read_tensor(layout.IMAGES / image["file_name"]),
-               build=lambda device: instance_inference(REFINER, SEMANTIC, CUES, weak["train"], chosen, device),
-               inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, REFINER / "weights.pt",
-                       REFINER / "moments.json"],
-               parameters=[chosen.inference, chosen.synthesis, chosen.cues.source, chosen.network], output=None,
-               description="instances", suffix=".json", finish=collect)
+    walk_images(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},
+                build=lambda device: instance_inference(REFINER, SEMANTIC, CUES, weak["train"], chosen, device),
+                inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, REFINER / "weights.pt",
+                        REFINER / "moments.json"],
+                parameters=[chosen.inference, chosen.synthesis, chosen.cues.source, chosen.network], output=None,
+                description="instances", suffix=".json", finish=collect)
 
 
 if __name__ == "__main__":

@@ -106,5 +106,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, lcfcn, mean_field, point_retrieval, random_walk, refined_labels"
+    assert ("there are dense_crf, grouping, lcfcn, mean_field, point_retrieval, proposals, random_walk, "
+            "refined_labels"
             in capsys.readouterr().err)

@@ -117,7 +117,7 @@ def read(path: Path):
 def test_labels(variant, request, tmp_path):
     """Four steps teach no foreground, so the network is told that nothing is background."""
     folder, changes = request.getfixturevalue(variant), POINTS if variant == "points" else {}
-    for name in ("data/dataset", "data/annotations", "data/bestie/cues", "models/bestie"):
+    for name in ("data/dataset", "data/annotations", "data/bestie/cues", "data/bestie/semantic", "models/bestie"):
         shutil.copytree(folder / name, tmp_path / name)
     weights = tmp_path / "models/bestie/refiner/weights.pt"
     state = torch.load(weights, weights_only=True)
