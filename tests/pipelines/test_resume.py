@@ -36,12 +36,12 @@ MIDDLE = {
     "irnet": {
         "prepare": "prepare-*/**/*.json",
         "train_classifier": "irnet-train_classifier-*/checkpoint.pt",
-        "infer_cams": "irnet-infer_cams-*/cams/*.npz",
+        "infer_cams": "irnet-infer_cams-*/results/*.npz",
         "mine_relations": "irnet-mine_relations-*/relations/*.npz",
         "train_irnet": "irnet-train_irnet-*/checkpoint.pt",
         "propagate": "irnet-propagate-*/propagated/*.npz",
         "train": "train-*/*",
-        "predict": "predict-*/images/*.json",
+        "predict": "predict-*/results/*.json",
     },
     "bestie": {
         "train_segmenter": "bestie-train_segmenter-*/checkpoint.pt",
