@@ -56,3 +56,4 @@ def train(folder: Path, network: nn.Module | None = None, loss=losses, samples=N
 if __name__ == "__main__":
     found = train(Path(sys.argv[1]) / "work")
     torch.save(found.state_dict(), Path(sys.argv[1]) / f"rank{torch.distributed.get_rank()}.pt")
+    torch.distributed.destroy_process_group()  # a busy machine may otherwise end a rank before gloo's threads
