@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import os
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from chain import digests, working_in
 
 from stages.labels import rle
 from stages.runtime.errors import UserError
@@ -48,17 +47,6 @@ PARAMS = {
 }
 
 
-@contextlib.contextmanager
-def working_in(folder: Path):
-    """As ``contextlib.chdir``, which Python 3.10 does not have."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def run(module: str, folder: Path, **bestie) -> None:
     """A stage's ``main`` in ``folder``, as DVC calls it, with other sections of the method if wanted."""
     params = folder / "params.yaml"
@@ -66,11 +54,6 @@ def run(module: str, folder: Path, **bestie) -> None:
     params.write_text(yaml.safe_dump({**PARAMS, "bestie": sections}))
     with working_in(folder), contextlib.redirect_stderr(io.StringIO()):
         import_module(module).main(params)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file() and "curves" not in path.parts}
 
 
 def prepare(folder: Path) -> None:

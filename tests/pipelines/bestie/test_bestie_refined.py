@@ -6,13 +6,14 @@ import numpy as np
 import plain_refined as plain
 import pytest
 import torch
+from plain_targets import centre_maps, offset_field
 from scipy import ndimage
 
 from pipelines.bestie.centres import lattice_points, nearest_centre, offset_clusters, window_maxima
 from pipelines.bestie.refined import point_targets, refined_targets
 from pipelines.bestie.settings import CentreSettings, RefinementSettings
 from pipelines.bestie.targets import gaussian_maps, pseudo_targets
-from pipelines.bestie.transfer import candidate_components, centre_maps, offset_field
+from pipelines.bestie.transfer import candidate_components
 
 SMALL = CentreSettings(window=9, threshold=0.3, offset=1.5, tolerance=3, heat=0.05, merge=6)
 

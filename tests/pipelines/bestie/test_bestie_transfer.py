@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from plain_targets import centre_maps, offset_field
 
-from pipelines.bestie.transfer import candidate_components, centre_maps, mask_centre, offset_field, pseudo_label
+from pipelines.bestie.transfer import candidate_components, mask_centre, pseudo_label
 
 
 def draw(*rows):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from chain import digests, working_in
 
 from pipelines.workspace import ROOT, changed
 from stages.labels import rle
@@ -44,16 +43,6 @@ PARAMS = {
 }
 
 
-@contextlib.contextmanager
-def working_in(folder: Path):
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def run(module: str, folder: Path, changes: dict | None = None) -> None:
     """A stage's ``main`` in ``folder``, as DVC calls it, after changes of its settings."""
     params = folder / "params.yaml"
@@ -61,11 +50,6 @@ def run(module: str, folder: Path, changes: dict | None = None) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(changed(settings, changes or {})))
     with working_in(folder), contextlib.redirect_stderr(io.StringIO()):
         import_module(module).main(params)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def prepared(folder: Path, changes: dict | None = None) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import os
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from chain import digests, working_in
 
 from stages.labels import rle
 from stages.runtime import layout
@@ -44,17 +43,6 @@ PARAMS = {
 }
 
 
-@contextlib.contextmanager
-def working_in(folder: Path):
-    """As ``contextlib.chdir``, which Python 3.10 does not have."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def run(module: str, folder: Path, irnet: dict | None = None, **runtime) -> None:
     """A stage's ``main`` in ``folder``, as DVC calls it, with other settings of IRNet or runtime if wanted."""
     params = folder / "params.yaml"
@@ -62,11 +50,6 @@ def run(module: str, folder: Path, irnet: dict | None = None, **runtime) -> None
                                       "irnet": {**PARAMS["irnet"], **(irnet or {})}}))
     with working_in(folder), contextlib.redirect_stderr(io.StringIO()):
         import_module(module).main(params)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import os
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from chain import digests, working_in
 
 from stages.labels import rle
 from stages.proposals.segments import from_rles
@@ -40,17 +39,6 @@ PARAMS = {
 }
 
 
-@contextlib.contextmanager
-def working_in(folder: Path):
-    """As ``contextlib.chdir``, which Python 3.10 does not have."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def run(module: str, folder: Path, **wise) -> None:
     """A stage's ``main`` in ``folder``, as DVC calls it, with other sections of `wise` if wanted."""
     params = folder / "params.yaml"
@@ -70,11 +58,6 @@ def propose(folder: Path) -> None:
                 mask[top:top + rng.integers(4, 30), left:left + rng.integers(4, 30)] = True
             found = from_rles((HEIGHT, WIDTH), [rle.encode(mask) for mask in masks], rng.random(len(masks)))
             write_npz(folder / f"data/proposals/{layout.image_key(image)}.npz", **found.arrays())
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")

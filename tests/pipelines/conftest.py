@@ -1,0 +1,1 @@
+"""Lets the tests of the methods, one folder down, import what stands here."""
