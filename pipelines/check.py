@@ -75,8 +75,11 @@ def wants_proposals(method: str) -> bool:
 
 
 def check_proposals(settings: SimpleNamespace) -> None:
-    """The file of proposals, if the chosen method wants one."""
+    """The file of proposals, if the chosen method wants one; and nothing is to be said of them if it wants none."""
     chosen = settings.proposals
+    if "proposal" in settings.score.oracle and not wants_proposals(settings.method):
+        raise UserError(f"score.oracle: proposal needs a method that uses proposals, {settings.method} uses none; "
+                        f"remove it")
     if chosen.provider == "file" and wants_proposals(settings.method) and not Path(chosen.source).exists():
         raise UserError(f"proposals.source: there is no {chosen.source}; name a file of COCO results, or a folder of "
                         f"such files, or set proposals.provider: hierarchy and proposals.source: {layout.IMAGES}")

@@ -56,6 +56,11 @@ def annotation_cost(kinds: Collection[str], masked_images: float, seconds: Annot
     return {"seconds_per_image": round(value, 3), "masked_images": share, "kind": kind, "source": SOURCES[kind]}
 
 
+def said_of_proposals(proposals: Record) -> Metrics:
+    """Who made a method's proposals, by the keys that stand beside its annotation time; nothing without proposals."""
+    return {"proposals" if name == "provider" else f"proposals_{name}": value for name, value in proposals.items()}
+
+
 def _seconds(kind: str, seconds: AnnotationSeconds) -> float:
     return float(getattr(seconds, "boxes" if kind == "extreme_points" else kind))
 

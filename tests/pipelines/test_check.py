@@ -88,6 +88,13 @@ def test_proposals_are_made_for_those_who_want_them(clone, capsys):
     check.main(clone({**wise, **file}))
 
 
+def test_an_oracle_of_proposals_needs_proposals(clone):
+    assert _refused(clone({"score.oracle": ["proposal"]})) == (
+        "score.oracle: proposal needs a method that uses proposals, irnet uses none; remove it")
+    check.main(clone({"score.oracle": ["mask"]}))
+    check.main(clone({"score.oracle": ["proposal"], "method": "wise", "annotations.kinds": ["points"]}))
+
+
 def test_weights_of_a_method_that_another_builds_on(clone):
     changes = {"irnet.classifier.backbone.weights": "nothing.pt"}
     check.main(clone({"method": "exits", "annotations.kinds": ["boxes"], **changes}))

@@ -72,6 +72,19 @@ def test_whole_page(workspace):
         assert wanted in text
 
 
+def test_the_head_says_who_made_the_proposals(workspace):
+    proposals = {"provider": "SharpMask", "trained_on_masks": 1, "tuned_on_masks": 1, "folder": "data/proposals",
+                 "digest": "0"}
+    write_figures(figures_path("irnet"), {"count_error": 0.25}, details={"no_points": 2}, proposals=proposals)
+    score.main(write_params(workspace, score={"oracle": ["mask"]}))
+    text, _ = render(workspace / "params.yaml")
+    assert "; proposals by SharpMask, trained on masks.</p>" in text
+    assert "by SharpMask; 0: no, 1: yes" in text and "count_error" in text and "no_points" in text
+    assert "Oracle mask, objects of val" in text
+    assert tables.made_by(proposals | {"trained_on_masks": 0}).endswith(
+        "not trained on masks, a few weights chosen with masks")
+
+
 def test_the_template_is_declared():
     assert [Path(path).resolve() for path in LOADED_BY_NAME] == [page.TEMPLATE]
     assert page.TEMPLATE.exists()
