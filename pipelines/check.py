@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.settings import IRNET_MAPS, load_params, methods_run
 from stages.detector import engines
+from stages.prepare.budget import budget_of
 from stages.prepare.kinds import needed_paths
 from stages.proposals import costs as proposal_costs
 from stages.runtime import layout
@@ -121,6 +122,8 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
         suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
         count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
         pixels = 640 * 480 if dataset.kind in ("coco", "lvis") else 500 * 375
+    budget = budget_of(dataset, settings.method, settings.annotations.model_dump(), settings.evaluate.model_dump())
+    count = min(count, budget.images if budget else count)
     return min(count, dataset.limit or count), pixels
 
 

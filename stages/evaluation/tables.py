@@ -164,9 +164,10 @@ def summary(params: Record, facts: Record, proposals: Record | None = None) -> s
     dataset = params.get("dataset") or {}
     kinds = (params.get("annotations") or {}).get("kinds") or ["tags"]
     stuff = f" and {facts['stuff']} of stuff" if facts.get("stuff") else ""
+    budget = f" for {dataset['budget_seconds']:g} s" if dataset.get("budget_seconds") else ""
     return (f"{dataset.get('kind', 'shapes')}: {facts.get('train', 0)} training and {facts.get('val', 0)} validation "
             f"images, {facts.get('things', 0)} classes of things{stuff}; annotated with "
-            f"{', '.join(str(kind).replace('_', ' ') for kind in kinds)}"
+            f"{', '.join(str(kind).replace('_', ' ') for kind in kinds)}{budget}"
             + (f"; {made_by(proposals)}" if proposals else ""))
 
 

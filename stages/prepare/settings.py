@@ -77,12 +77,16 @@ class DatasetSettings(Settings):
     limit: int | None = Field(
         None, ge=1, description="use only the first images of each of train and val, by id [images] "
         "(not in the papers)")
+    budget_seconds: float | None = Field(
+        None, gt=0, description="draw, uniformly and without replacement from `seed`, as many training images as this "
+        "annotation time pays for at the cost of the labels (annotations.kinds, evaluate.seconds); `split` is made "
+        "before, `limit` takes the first of those that were drawn [s] (WISE table 2: 29280)")
     split: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="take val out of `train` by chance from `seed`: a share below 1, or a number [images] "
         "(not in the papers)")
     seed: int = Field(
-        0, ge=0, description="of the rendering and of `split`; apart from the seed of training, so that another "
-        "training leaves the data as they are (not in the papers)")
+        0, ge=0, description="of the rendering, of `split` and of `budget_seconds`; apart from the seed of training, "
+        "so that another training leaves the data as they are (not in the papers)")
     classes: list[str] | None = Field(
         None, min_length=1, description="names of the classes to keep; objects and tags of others are dropped, their "
         "images stay (not in the papers)")

@@ -168,6 +168,16 @@ def test_photographs_are_counted(clone):
     assert check.count_images(settings) == (3, 640 * 480)
 
 
+def test_a_budget_is_counted_and_checked(clone, capsys):
+    check.main(clone({"dataset.budget_seconds": 2000.0}))
+    assert "about 100 training images" in capsys.readouterr().out
+    check.main(clone({"dataset.budget_seconds": 2000.0, "dataset.limit": 7}))
+    assert "about 7 training images" in capsys.readouterr().out
+    check.OUTPUT.unlink()
+    assert _refused(clone({"dataset.budget_seconds": 5})).startswith("dataset.budget_seconds: 5 s are less than one")
+    assert "dataset.budget_seconds: input should be greater than 0" in _refused(clone({"dataset.budget_seconds": -1}))
+
+
 def test_durations():
     assert [check._duration(seconds) for seconds in (0, 100, 5000, 3 * 3600, 100 * 3600)] == [
         "1 min", "2 min", "83 min", "3 h", "4 days"]
