@@ -73,7 +73,7 @@ def test_every_image_is_as_likely():
 
 
 def test_together_with_split_and_limit():
-    """The split comes first, so that val is that of a run without a budget; the limit takes the first that are drawn."""
+    """The split comes first, so that val is that of a run without a budget; the limit takes the first of the drawn."""
     whole = select(source(), dataset(split=64, budget_seconds=None))
     cut = select(source(), dataset(split=64), 500)
     assert ids(cut, "val") == ids(whole, "val") and set(ids(cut)) < set(ids(whole)) and len(ids(cut)) == 500
