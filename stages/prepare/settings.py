@@ -47,6 +47,13 @@ class ShapesSettings(Settings):
         return self
 
 
+class PartSettings(Settings):
+    """A further part of the training images: a JSON and its images, both relative to ``dataset.root``."""
+
+    file: str = Field(min_length=1, description="COCO instance JSON (not in the papers)")
+    images: str = Field(min_length=1, description="image folder (not in the papers)")
+
+
 class DatasetSettings(Settings):
     """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
 
@@ -71,6 +78,9 @@ class DatasetSettings(Settings):
         "holds train2017/ and val2017/, the root itself, for folder too where there is no folder images; for kitti "
         "training/image_2 or, of MOTS, training/image_02)")
     val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
+    train_more: tuple[PartSettings, ...] = Field(
+        (), description="further parts of the training images, as COCO 2014's 35k images of val (coco; WISE section "
+        "4.4: train and the 35k)")
     sbd: str = Field(
         "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds "
         "inst/, train.txt and val.txt, itself or in dataset/ or benchmark_RELEASE/dataset/")
@@ -111,6 +121,8 @@ class DatasetSettings(Settings):
             if given:
                 raise ValueError(f"{', '.join(given)}: no meaning for kind shapes; remove (numbers of images are "
                                  f"dataset.shapes.train and dataset.shapes.val)")
+        if self.train_more and self.kind != "coco":
+            raise ValueError(f"train_more: no meaning for kind {self.kind}, coco alone has it; remove it")
         if self.kind == "folder" and self.val is None and self.split is None:
             raise ValueError("kind folder needs split (for example 0.2) or val (a second table)")
         return self
