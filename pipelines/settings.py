@@ -34,6 +34,8 @@ SUPERVISION: dict[str, list[tuple[str, ...]]] = {
 
 # Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
 IRNET_MAPS = layout.method_data("irnet") / "semantic"
+# Class boundaries that proposals take from it, if `proposals.maps.boundary` names this folder.
+IRNET_FIELDS = layout.method_data("irnet") / "fields"
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
@@ -74,9 +76,24 @@ def load_params(path: Path) -> SimpleNamespace:
 
 def methods_run(settings: SimpleNamespace) -> list[str]:
     """The methods whose chains run, in their order: the chosen one, and before it what it builds on."""
+    before = ["irnet"] if taken_of_irnet(settings) and settings.method != "irnet" else []
+    return [*before, settings.method]
+
+
+def taken_of_irnet(settings: SimpleNamespace) -> list[Path]:
+    """What the chosen method takes from the chain of IRNet: folders that its stages make."""
+    taken = []
     if settings.method == "bestie" and Path(settings.bestie.maps.folder) == IRNET_MAPS:
-        return ["irnet", "bestie"]
-    return [settings.method]
+        taken.append(IRNET_MAPS)
+    if wants_proposals(settings.method) and Path(settings.proposals.maps.boundary) == IRNET_FIELDS:
+        taken.append(IRNET_FIELDS)
+    return taken
+
+
+def wants_proposals(method: str) -> bool:
+    """Does a stage of the method depend on the proposals?"""
+    own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
+    return any("data/proposals" in stage["deps"] for stage in own.values())
 
 
 def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:

@@ -88,6 +88,21 @@ def test_proposals_are_made_for_those_who_want_them(clone, capsys):
     check.main(clone({**wise, **file}))
 
 
+def test_maps_of_proposals(clone, capsys):
+    wise = {"method": "wise", "annotations.kinds": ["points"]}
+    assert _refused(clone({**wise, "proposals.maps.boundary": "data/irnet/field"})).startswith(
+        "proposals.maps.boundary: there is no folder data/irnet/field; did you mean 'data/irnet/fields'?; put one .npz "
+        "per image there, or write data/dataset/images, which stands for none, or data/irnet/fields, which")
+    assert _refused(clone({**wise, "proposals.maps.features": "data/irnet/fields"})).endswith("which stands for none")
+    check.main(clone({"proposals.maps.features": "nowhere"}))
+    check.main(clone({**wise, "proposals.maps.boundary": "data/irnet/fields"}))
+    method = next(line for line in capsys.readouterr().out.splitlines() if "wise:" in line)
+    assert ("annotate -> irnet's train_classifier -> irnet's infer_cams -> irnet's mine_relations -> irnet's "
+            "train_irnet -> irnet's infer_fields -> propose -> train_peaks ->") in method
+    Path("features").mkdir()
+    check.main(clone({**wise, "proposals.maps.features": "features"}))
+
+
 def test_an_oracle_of_proposals_needs_proposals(clone):
     assert _refused(clone({"score.oracle": ["proposal"]})) == (
         "score.oracle: proposal needs a method that uses proposals, irnet uses none; remove it")

@@ -155,6 +155,11 @@ def test_wise_gets_what_its_cues_start_from(message):
     ({"method": "bestie", "bestie.maps.folder": "data/irnet/semantic/"}, ["irnet", "bestie"]),
     ({"method": "bestie", "bestie.maps.folder": "../maps"}, ["bestie"]),
     ({"method": "irnet"}, ["irnet"]),
+    ({"method": "wise", "annotations.kinds": ["points"]}, ["wise"]),
+    ({"method": "wise", "annotations.kinds": ["points"], "proposals.maps.boundary": "data/irnet/fields"},
+     ["irnet", "wise"]),
+    ({"method": "wise", "annotations.kinds": ["points"], "proposals.maps.boundary": "../edges"}, ["wise"]),
+    ({"method": "irnet", "proposals.maps.boundary": "data/irnet/fields"}, ["irnet"]),
 ])
 def test_which_methods_run(tmp_path, changes, methods):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(read_yaml(SHAPES), changes)))
