@@ -20,9 +20,7 @@ def _read(folder, changes):
 def test_the_plans_of_the_methods(path):
     plan = read_plan(path)
     assert plan.minutes > 0
-    assert plan.rows
-    for row in plan.rows.values():
-        assert row.paper
+    assert any(row.paper for row in plan.rows.values())
 
 
 def test_what_may_be_left_out(tmp_path):
