@@ -68,9 +68,9 @@ def check_maps(settings: SimpleNamespace) -> None:
                         f"named by its id in twelve digits")
 
 
-def wants_proposals(method: str) -> bool:
-    """Does a stage of the method depend on the proposals?"""
-    own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
+def wants_proposals(method: str, root: Path = Path()) -> bool:
+    """Does a stage of the method, in the clone at ``root``, depend on the proposals?"""
+    own = read_yaml(root / "pipelines" / method / "dvc.yaml")["stages"]
     return any("data/proposals" in stage["deps"] for stage in own.values())
 
 

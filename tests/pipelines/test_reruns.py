@@ -102,8 +102,10 @@ def test_another_engine_changes_the_detector_only(clone):
 
 
 def test_the_page_is_made_again_for_its_template(clone):
-    clone.edit("stages/evaluation/report.html.j2", "<html", "<html ")
-    assert clone.reruns() == {"report"}
+    for name, old in (("report.html.j2", "<html"), ("style.css.j2", "margin"), ("tables.html.j2", "<table")):
+        clone.edit(f"stages/evaluation/{name}", old, f"{old} ")
+        assert clone.reruns() == {"report"}
+        clone.before = clone.written()
 
 
 def test_whatever_is_loaded_by_name_is_declared():
