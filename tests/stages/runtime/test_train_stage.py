@@ -105,9 +105,9 @@ def test_two_trainings_of_one_stage_go_on_where_they_were(stage, kills):
 
 def test_two_processes_walk_and_train_in_turn(stage, tmp_path):
     for mode in ("train", "in_turn"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         result = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", staged.__file__, mode],
-            capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+            [*command, staged.__file__, mode], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
         assert result.returncode == 0, result.stderr
     weights = [(folder / "weights.pt").read_bytes() for folder in (OUTPUT, Path("first"), Path("second"))]
