@@ -27,13 +27,16 @@ def figures_path(method: str) -> Path:
     return layout.method_data(method) / "figures.json"
 
 
-def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iterable[str | Path] = ()) -> None:
+def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iterable[str | Path] = (),
+                  elsewhere: Mapping[str, str | Path] | None = None) -> None:
     """Write the method's numbers.
 
     Args:
         path: data/<method>/figures.json.
         figures: at most three, by the names that people say, units in docs/metrics.md.
         measured: files and folders beside ``path`` that `score` measures; absent ones are left out.
+        elsewhere: the same of those that are not beside ``path``, e.g. because it lies in a work folder yet, by their
+            names in data/<method>.
 
     Raises:
         ValueError: more than three numbers, something that is no finite number, or a path that is not beside ``path``.
@@ -44,8 +47,8 @@ def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iter
     wrong = [name for name, value in figures.items() if not _is_number(value)]
     if wrong:
         raise ValueError(f"{path}: not a finite number: {', '.join(wrong)}")
-    digests = {Path(place).relative_to(path.parent).as_posix(): content_digest(place)
-               for place in measured if Path(place).exists()}
+    places = {Path(place).relative_to(path.parent).as_posix(): place for place in measured} | dict(elsewhere or {})
+    digests = {name: content_digest(place) for name, place in places.items() if Path(place).exists()}
     write_json(path, {"figures": dict(figures), "measured": dict(sorted(digests.items()))}, indent=2)
 
 

@@ -94,6 +94,10 @@ def test_a_line_of_a_loss_trains_again_and_nothing_before_it(clone):
     assert clone.reruns() == {"irnet/train_irnet"}
 
 
+def test_another_number_of_retrainings_keeps_the_first_network(clone):
+    assert clone.reruns({"bestie.retraining.iterations": 1}) == {"bestie/retrain"}
+
+
 def test_another_engine_changes_the_detector_only(clone):
     clone.edit("stages/detector/detectron2_engine.py", "from __future__ import annotations",
                "from __future__ import annotations\n\nONE = 1")
