@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.settings import IRNET_MAPS, load_params, methods_run
 from stages.detector import engines
+from stages.prepare.budget import budget_of
 from stages.prepare.kinds import needed_paths
 from stages.proposals import costs as proposal_costs
 from stages.runtime import layout
@@ -75,8 +76,11 @@ def wants_proposals(method: str, root: Path = Path()) -> bool:
 
 
 def check_proposals(settings: SimpleNamespace) -> None:
-    """The file of proposals, if the chosen method wants one."""
+    """The file of proposals, if the chosen method wants one; and nothing is to be said of them if it wants none."""
     chosen = settings.proposals
+    if "proposal" in settings.score.oracle and not wants_proposals(settings.method):
+        raise UserError(f"score.oracle: proposal needs a method that uses proposals, {settings.method} uses none; "
+                        f"remove it")
     if chosen.provider == "file" and wants_proposals(settings.method) and not Path(chosen.source).exists():
         raise UserError(f"proposals.source: there is no {chosen.source}; name a file of COCO results, or a folder of "
                         f"such files, or set proposals.provider: hierarchy and proposals.source: {layout.IMAGES}")
@@ -118,6 +122,8 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
         suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
         count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
         pixels = 640 * 480 if dataset.kind in ("coco", "lvis") else 500 * 375
+    budget = budget_of(dataset, settings.method, settings.annotations.model_dump(), settings.evaluate.model_dump())
+    count = min(count, budget.images if budget else count)
     return min(count, dataset.limit or count), pixels
 
 

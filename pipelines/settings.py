@@ -66,6 +66,9 @@ def load_params(path: Path) -> SimpleNamespace:
     if settings.method == "bestie" and settings.bestie.cues.source == "points" and "points" not in given:
         raise UserError(f"{path}: annotations.kinds: bestie.cues.source is points, which needs points beside tags, "
                         f"found {', '.join(given)}; write [tags, points], or bestie.cues.source: peaks")
+    if settings.method == "wise" and settings.wise.cues.source == "points" and "points" not in given:
+        raise UserError(f"{path}: annotations.kinds: wise.cues.source is points, found {', '.join(given)}; write "
+                        f"[points], or wise.cues.source: peaks, which needs tags alone")
     return settings
 
 
@@ -82,4 +85,6 @@ def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
     kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
     if method == "bestie" and params["bestie"].get("cues", {}).get("source") == "points":
         kinds.append("points")
+    if method == "wise":
+        kinds = ["tags"] if params["wise"].get("cues", {}).get("source") == "peaks" else ["points"]
     return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}

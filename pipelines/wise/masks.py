@@ -30,8 +30,9 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
         settings: of cues and synthesis.
 
     Returns:
-        Annotations with ``image_id``, ``category_id``, ``segmentation``, ``score``, ``replaced`` (1 where the mask is a
-        proposal's) and, of annotated points, ``weak_id``.
+        Annotations with ``image_id``, ``category_id``, ``segmentation``, ``score``, ``point`` [x, y], ``replaced`` (1
+        where the mask is a proposal's), ``candidates`` (proposals that might replace it) and, of annotated points,
+        ``weak_id``.
     """
     arrays = read_npz(maps / f"{layout.image_key(image)}.npz")
     located = read_points(points, image) if source == "given" else Located(
@@ -45,7 +46,8 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
     for number in range(len(yx)):
         mask, score, replaced = one_label(number, yx, located, arrays, some, candidates, source, settings)
         row = {"image_id": image["id"], "category_id": int(located.category_ids[number]), "segmentation": mask,
-               "score": float(np.clip(score, 0, 1)), "replaced": int(replaced)}
+               "score": float(np.clip(score, 0, 1)), "point": located.xy[number].tolist(), "replaced": int(replaced),
+               "candidates": int(candidates.allowed[number].sum())}
         rows.append(row | ({"weak_id": int(located.weak_ids[number])} if located.weak_ids[number] >= 0 else {}))
     return rows
 
@@ -112,3 +114,20 @@ def blob_mask(pixel: np.ndarray, category_id: int, arrays: Mapping[str, np.ndarr
 def count_error(counts: Sequence[int], truth: Sequence[int]) -> float:
     """Mean absolute difference of L-Net's and the annotated number of objects per image; 0 without images."""
     return float(np.abs(np.subtract(counts, truth)).mean()) if len(counts) else 0.0
+
+
+def label_details(rows: Sequence[Entry], images: Sequence[Entry]) -> dict[str, float]:
+    """What is worth knowing of one file of labels.
+
+    Args:
+        rows: of ``image_labels``, over all images.
+        images: COCO images.
+
+    Returns:
+        ``replaced``, the share of the labels that are proposals [%], ``no_proposal``, labels whose point no proposal
+        of enough objectness contains, ``no_points``, images without a label.
+    """
+    pointed = {row["image_id"] for row in rows}
+    return {"replaced": round(100 * sum(row["replaced"] for row in rows) / max(len(rows), 1), 2),
+            "no_proposal": sum(not row["candidates"] for row in rows),
+            "no_points": sum(image["id"] not in pointed for image in images)}

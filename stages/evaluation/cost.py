@@ -1,38 +1,16 @@
-"""What the labels cost to make, and how much of full supervision's AP they keep."""
+"""How much of full supervision's AP the labels keep, and what else belongs beside their cost."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
 from pathlib import Path
 
 from stages.evaluation.records import Metrics, Record
-from stages.evaluation.settings import AnnotationSeconds
 from stages.runtime.files import read_json, write_json
 
-SOURCES = {
-    "masks": "BESTIE section 4.3",
-    "boxes": "BESTIE section 4.3",
-    "extreme_points": "BESTIE section 4.3 for boxes; extreme points cost the same by EXITS",
-    "points": "BESTIE section 4.3; WISE says 22.1",
-    "tags": "BESTIE section 4.3",
-}
-"""Kinds of annotation from the dearest to the cheapest, and who timed them."""
 PROTOCOLS = ("voc", "coco", "lvis")
 """Keys of the metrics that hold AP; ``lvis`` is there on federated truth only."""
-
-
-def supervision(choice: str, annotations: Record) -> tuple[list[str], float]:
-    """The kinds of annotation that a method was given, and the share of images with masks.
-
-    Args:
-        choice: ``evaluate.supervision``; auto takes what was annotated.
-        annotations: the section of params.yaml.
-    """
-    if choice != "auto":
-        return [choice], 1.0
-    return annotations.get("kinds", ["tags"]), annotations.get("masked_images", 1.0)
 
 
 def used(detector: Record) -> Metrics:
@@ -41,23 +19,9 @@ def used(detector: Record) -> Metrics:
     return {key: value for key, value in detector.items() if key not in engines}
 
 
-def annotation_cost(kinds: Collection[str], masked_images: float, seconds: AnnotationSeconds) -> Metrics:
-    """Seconds of annotation per image.
-
-    Args:
-        kinds: as in ``annotations.kinds``; the dearest one counts, because the time for points or boxes includes
-            naming their classes.
-        masked_images: share of the images that get masks, 0..1, if ``kinds`` has masks; the others get the rest.
-        seconds: per kind.
-    """
-    share = masked_images if "masks" in kinds else 0.0
-    kind = next((name for name in SOURCES if name in kinds and (name != "masks" or share == 1.0)), "tags")
-    value = (1.0 - share) * _seconds(kind, seconds) + share * seconds.masks
-    return {"seconds_per_image": round(value, 3), "masked_images": share, "kind": kind, "source": SOURCES[kind]}
-
-
-def _seconds(kind: str, seconds: AnnotationSeconds) -> float:
-    return float(getattr(seconds, "boxes" if kind == "extreme_points" else kind))
+def said_of_proposals(proposals: Record) -> Metrics:
+    """Who made a method's proposals, by the keys that stand beside its annotation time; nothing without proposals."""
+    return {"proposals" if name == "provider" else f"proposals_{name}": value for name, value in proposals.items()}
 
 
 def reference_key(truth: Path, settings: Record) -> str:

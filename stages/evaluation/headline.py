@@ -5,27 +5,28 @@ A reviewer reads them in ``dvc metrics diff``: at most 25 over both files, by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from stages.evaluation.records import Metrics, Record, look_up, pick
+from stages.labels.figures import Figures
 
 LABELS = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "object_mIoU": "objects.mean_iou",
           "recall": "objects.recall50", "separated_mIoU": "separated.mean_iou", "semantic_mIoU": "semantic.mIoU"}
 """Names and places of the figures of pseudo-labels."""
 DETECTOR = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "LVIS_AP": "lvis.AP", "PQ": "panoptic.PQ"}
 RETENTION = {"AP50": "retention.voc.AP50", "AP": "retention.coco.AP"}
+ANNOTATION = ("seconds_per_image", "proposals", "proposals_trained_on_masks")
 NO_REFERENCE = "unknown before a run with method: masks"
 
 BARS = {"AP50": "AP50", "AP": "coco_AP", "object_mIoU": "mean_iou"}
 """Names and places of what is drawn for each class."""
 
 
-def headline_of_labels(detail: Record, figures: Mapping[str, float]) -> Metrics:
-    """``labels``, ``labels_val`` if the method makes those, and ``method`` with the method's own figures.
+def headline_of_labels(detail: Record, own: Figures) -> Metrics:
+    """``labels``, ``labels_val`` if the method makes those, ``method`` with the method's own figures, and
+    ``proposals``: who made them, and whether from masks, if it uses any.
 
     Args:
         detail: all figures, as metrics/detail/score.json holds them.
-        figures: the method's own, as in ``stages.labels.figures``.
+        own: what the method says of itself.
     """
     result: Metrics = {}
     for name, split in (("labels", "train"), ("labels_val", "val")):
@@ -34,12 +35,17 @@ def headline_of_labels(detail: Record, figures: Mapping[str, float]) -> Metrics:
             result[name] = pick(detail[split], LABELS)
         elif reason is not None:
             result[name] = f"no truth: {reason}"
-    return result | ({"method": dict(figures)} if figures else {})
+    if own.headline:
+        result["method"] = dict(own.headline)
+    if own.proposals is not None:
+        result["proposals"] = {name: own.proposals[name] for name in ("provider", "trained_on_masks")}
+    return result
 
 
 def headline_of_detector(detail: Record) -> Metrics:
     """``detector``, ``retention`` and ``annotation`` out of all figures, as metrics/detail/evaluate.json holds them."""
-    annotation = {"seconds_per_image": detail["annotation"]["seconds_per_image"]}
+    # Who made the proposals belongs here: masks that they were trained on are annotation, too.
+    annotation = {name: detail["annotation"][name] for name in ANNOTATION if name in detail["annotation"]}
     if not detail["available"]:
         return {"detector": f"no truth: {detail['reason']}", "annotation": annotation}
     known = look_up(detail, "retention.available")

@@ -27,7 +27,8 @@ def render(method: str, settings: ReportSettings, params: Record) -> str:
         trainings.setdefault(curve.training, []).append((curve.name, svg(curve)))
     entries, facts = galleries(method, settings)
     return fill(
-        "report.html.j2", method=method, params=tables.sections(params), summary=tables.summary(params, facts),
+        "report.html.j2", method=method, params=tables.sections(params),
+        summary=tables.summary(params, facts, score.get("proposals")),
         cards=tables.cards(score, evaluate), reasons=tables.reasons(score, evaluate),
         figures=tables.figures(score, evaluate), classes=tables.classes(score, evaluate),
         groups=tables.groups(score, evaluate), further=further_metrics(method), trainings=trainings, galleries=entries)
@@ -41,7 +42,7 @@ def metrics_of(stage: str) -> Metrics:
 
 def further_metrics(method: str) -> dict[str, list[tuple[str, str]]]:
     """What the method says of itself (figures.json) and what its stages measured (metrics/<method>_<name>.json)."""
-    own = tables.flat(read_figures(figures_path(method)))
+    own = tables.flat(read_figures(figures_path(method)).all)
     return ({"figures of the method": own} if own else {}) | {
         path.stem.removeprefix(f"{method}_"): tables.flat(read_json(path))
         for path in sorted(layout.METRICS.glob(f"{method}_*.json"))}

@@ -20,6 +20,7 @@ from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
 from stages.proposals import from_file, hierarchy
 from stages.proposals.hierarchy import Map
+from stages.proposals.provider import RECORD
 from stages.proposals.settings import MapSettings, ProposalSettings
 from stages.runtime import layout
 from stages.runtime.errors import UserError, summarise
@@ -30,7 +31,7 @@ from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
 PROPOSALS = Path("data/proposals")
-PROVIDER = PROPOSALS / "provider.json"
+PROVIDER = PROPOSALS / RECORD
 COUNTS = ("duplicate", "empty", "left_out")
 """Entries of a file that are not among an image's proposals, by reason."""
 

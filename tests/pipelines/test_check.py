@@ -88,6 +88,13 @@ def test_proposals_are_made_for_those_who_want_them(clone, capsys):
     check.main(clone({**wise, **file}))
 
 
+def test_an_oracle_of_proposals_needs_proposals(clone):
+    assert _refused(clone({"score.oracle": ["proposal"]})) == (
+        "score.oracle: proposal needs a method that uses proposals, irnet uses none; remove it")
+    check.main(clone({"score.oracle": ["mask"]}))
+    check.main(clone({"score.oracle": ["proposal"], "method": "wise", "annotations.kinds": ["points"]}))
+
+
 def test_weights_of_a_method_that_another_builds_on(clone):
     changes = {"irnet.classifier.backbone.weights": "nothing.pt"}
     check.main(clone({"method": "exits", "annotations.kinds": ["boxes"], **changes}))
@@ -159,6 +166,16 @@ def test_photographs_are_counted(clone):
         Path("photos/images", name).touch()
     settings = load_params(clone({"dataset.root": "photos"}, "photos"))
     assert check.count_images(settings) == (3, 640 * 480)
+
+
+def test_a_budget_is_counted_and_checked(clone, capsys):
+    check.main(clone({"dataset.budget_seconds": 2000.0}))
+    assert "about 100 training images" in capsys.readouterr().out
+    check.main(clone({"dataset.budget_seconds": 2000.0, "dataset.limit": 7}))
+    assert "about 7 training images" in capsys.readouterr().out
+    check.OUTPUT.unlink()
+    assert _refused(clone({"dataset.budget_seconds": 5})).startswith("dataset.budget_seconds: 5 s are less than one")
+    assert "dataset.budget_seconds: input should be greater than 0" in _refused(clone({"dataset.budget_seconds": -1}))
 
 
 def test_durations():

@@ -82,6 +82,16 @@ def test_a_default_reruns_the_stages_of_its_section(clone):
     assert clone.reruns({"irnet.classifier.dropout": 0.0}) == set(), "a value that is the default changes nothing"
 
 
+def test_another_supervision_draws_other_images_with_a_budget_only(clone):
+    both = {"annotations.kinds": ["tags", "points"]}
+    assert "prepare" not in clone.reruns(both)
+    assert "prepare" in clone.reruns({"dataset.budget_seconds": 2000.0})
+    tags, points, masks = (clone.written({"dataset.budget_seconds": 2000.0, **changes})["prepare"]
+                           for changes in ({}, both, {"method": "masks"}))
+    assert [text.splitlines()[-1] for text in (tags, points, masks)] == ["images 100", "images 86", "images 8"]
+    assert tags.splitlines()[:2] == points.splitlines()[:2]
+
+
 def test_a_comment_and_a_docstring_rerun_nothing(clone):
     clone.edit("pipelines/irnet/losses.py", "from __future__", "# Why it is so.\nfrom __future__")
     clone.edit("pipelines/irnet/losses.py", '"""IRNet\'s losses', '"""The losses')

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.wise.masks import count_error, dice, image_labels
+from pipelines.wise.masks import count_error, dice, image_labels, label_details
 from pipelines.wise.settings import SynthesisSettings, WiseSettings
 from stages.labels import rle
 from stages.proposals.segments import from_rles
@@ -68,6 +68,9 @@ def test_wise(folders):
     assert masks[1].all() and rows[1]["score"] == pytest.approx(2 * 8 / 128)
     # A point on a pixel that is taken has that pixel.
     assert (masks[2] == box(0, 0, 5, 5)).all() and [row["replaced"] for row in rows] == [1, 1, 1]
+    # Where it started from, and how many proposals above the limit hold that.
+    assert [row["point"] for row in rows] == [[2, 2], [7.6, 6], [2, 2]]
+    assert [row["candidates"] for row in rows] == [3, 1, 3]
 
 
 def test_objectness_may_have_a_say(folders):
@@ -124,6 +127,14 @@ def test_an_image_without_points(folders):
     (folders["points"] / f"{KEY}.json").write_text(json.dumps(
         {"points": [], "category_ids": [], "weak_ids": [], "scores": []}))
     assert labels(folders) == ([], [])
+
+
+def test_what_is_said_of_the_labels():
+    rows = [{"image_id": 1, "replaced": 1, "candidates": 4}, {"image_id": 1, "replaced": 0, "candidates": 0},
+            {"image_id": 3, "replaced": 0, "candidates": 2}]
+    assert label_details(rows, [{"id": 1}, {"id": 2}, {"id": 3}]) == {"replaced": 33.33, "no_proposal": 1,
+                                                                      "no_points": 1}
+    assert label_details([], [{"id": 1}]) == {"replaced": 0, "no_proposal": 0, "no_points": 1}
 
 
 def test_count_error():

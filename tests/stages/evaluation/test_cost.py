@@ -1,26 +1,10 @@
-import pytest
-
-from stages.evaluation.cost import annotation_cost, reference_key, remember_reference, retention
-from stages.evaluation.settings import AnnotationSeconds
-
-SECONDS = AnnotationSeconds()
+from stages.evaluation.cost import reference_key, remember_reference, retention, said_of_proposals
 
 
-@pytest.mark.parametrize(("kinds", "share", "expected", "kind"), [
-    (["tags"], 1.0, 20.0, "tags"),
-    (["tags", "points"], 1.0, 23.3, "points"),
-    (["boxes", "tags"], 1.0, 38.1, "boxes"),
-    (["extreme_points"], 1.0, 38.1, "extreme_points"),
-    (["masks"], 1.0, 239.7, "masks"),
-    (["tags", "masks"], 1.0, 239.7, "masks"),
-    (["tags", "masks"], 0.1, 0.9 * 20.0 + 0.1 * 239.7, "tags"),
-    (["points", "masks"], 0.0, 23.3, "points"),
-])
-def test_annotation_cost(kinds, share, expected, kind):
-    found = annotation_cost(kinds, share, SECONDS)
-    assert found["seconds_per_image"] == pytest.approx(expected, abs=1e-3)
-    assert found["kind"] == kind
-    assert found["source"]
+def test_what_is_said_of_proposals():
+    assert said_of_proposals({}) == {}
+    assert said_of_proposals({"provider": "MCG", "trained_on_masks": 1}) == {
+        "proposals": "MCG", "proposals_trained_on_masks": 1}
 
 
 def test_retention(tmp_path):

@@ -81,6 +81,21 @@ def test_every_template_is_declared_by_the_page_that_it_is_of():
         assert {f"stages/evaluation/{item}" for item in taken} == shared
 
 
+def test_the_head_says_who_made_the_proposals(workspace):
+    proposals = {"provider": "SharpMask", "trained_on_masks": 1, "tuned_on_masks": 1, "folder": "data/proposals",
+                 "digest": "0"}
+    write_figures(figures_path("irnet"), {"count_error": 0.25}, details={"no_points": 2}, proposals=proposals)
+    score.main(write_params(workspace, score={"oracle": ["mask"]}))
+    text, _ = render(workspace / "params.yaml")
+    assert "; proposals by SharpMask, trained on masks.</p>" in text
+    assert "by SharpMask; 0: no, 1: yes" in text and "count_error" in text and "no_points" in text
+    assert "Oracle mask, objects of val" in text
+    assert tables.made_by(proposals | {"trained_on_masks": 0}).endswith(
+        "not trained on masks, a few weights chosen with masks")
+
+
+
+
 def test_lvis_figures_have_a_table_and_a_card():
     evaluate = {"available": 1, "lvis": {"AP": 24.1, "APr": 12.0}}
     (table,) = tables.figures({}, evaluate)
