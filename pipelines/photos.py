@@ -58,9 +58,9 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
     seconds = 0.0
     found: Tree = {}
     for row, change in rows.items():
-        seconds += workspace.reproduce(changed(params, change["set"]), "score")
+        seconds += workspace.reproduce(changed(params, change["set"]), "score").seconds
         found |= {f"{group}_{row}": _figures(workspace, group) for group in ("labels_train", "labels_val")}
-    seconds += workspace.reproduce(params, "report")
+    seconds += workspace.reproduce(params, "report").seconds
     found |= {group: _figures(workspace, group) for group in FIGURES}
     found = {row: figures for row, figures in found.items() if figures}
     for path in sorted((workspace.folder / "metrics").glob(f"{method}_*.json")):

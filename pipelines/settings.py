@@ -90,9 +90,9 @@ def taken_of_irnet(settings: SimpleNamespace) -> list[Path]:
     return taken
 
 
-def wants_proposals(method: str) -> bool:
-    """Does a stage of the method depend on the proposals?"""
-    own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
+def wants_proposals(method: str, root: Path = Path()) -> bool:
+    """Does a stage of the method, in the clone at ``root``, depend on the proposals?"""
+    own = read_yaml(root / "pipelines" / method / "dvc.yaml")["stages"]
     return any("data/proposals" in stage["deps"] for stage in own.values())
 
 

@@ -60,13 +60,16 @@ def figures_path(method: str) -> Path:
 
 
 def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iterable[str | Path] = (),
-                  details: Mapping[str, float] | None = None, proposals: Mapping[str, Any] | None = None) -> None:
+                  elsewhere: Mapping[str, str | Path] | None = None, details: Mapping[str, float] | None = None,
+                  proposals: Mapping[str, Any] | None = None) -> None:
     """Write the method's numbers.
 
     Args:
         path: data/<method>/figures.json.
         figures: at most three, with proposals at most one, by the names that people say, units in docs/metrics.md.
         measured: files and folders beside ``path`` that `score` measures; absent ones are left out.
+        elsewhere: the same of those that are not beside ``path``, e.g. because it lies in a work folder yet, by their
+            names in data/<method>.
         details: further numbers, for the detail file.
         proposals: see ``PROPOSALS``, of methods that use them.
 
@@ -85,8 +88,8 @@ def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iter
         raise ValueError(f"{path}: said twice: {', '.join(sorted(set(figures) & set(details)))}")
     if proposals is not None and not _is_provider(proposals):
         raise ValueError(f"{path}: of proposals {', '.join(PROPOSALS)} were expected, found {dict(proposals)}")
-    digests = {Path(place).relative_to(path.parent).as_posix(): content_digest(place)
-               for place in measured if Path(place).exists()}
+    places = {Path(place).relative_to(path.parent).as_posix(): place for place in measured} | dict(elsewhere or {})
+    digests = {name: content_digest(place) for name, place in places.items() if Path(place).exists()}
     content = {"figures": dict(figures), "details": dict(details), "measured": dict(sorted(digests.items())),
                "proposals": None if proposals is None else dict(proposals)}
     write_json(path, {name: value for name, value in content.items()

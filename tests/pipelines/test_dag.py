@@ -252,7 +252,7 @@ def test_every_parameter_is_in_every_preset(method, name):
 def test_settings_that_change_nothing_rerun_nothing(method, name):
     """Of how a run is done, the number format alone changes what comes out, and of trainings only."""
     named = [entry for entry in _stages(method)[name].get("params", []) if str(entry).startswith("runtime")]
-    assert named == (["runtime.precision"] if name.startswith("train") else [])
+    assert named == (["runtime.precision"] if name.startswith(("train", "retrain")) else [])
 
 
 def test_check_sees_every_change_of_the_code():

@@ -104,6 +104,10 @@ def test_a_line_of_a_loss_trains_again_and_nothing_before_it(clone):
     assert clone.reruns() == {"irnet/train_irnet"}
 
 
+def test_another_number_of_retrainings_keeps_the_first_network(clone):
+    assert clone.reruns({"bestie.retraining.iterations": 1}) == {"bestie/retrain"}
+
+
 def test_another_engine_changes_the_detector_only(clone):
     clone.edit("stages/detector/detectron2_engine.py", "from __future__ import annotations",
                "from __future__ import annotations\n\nONE = 1")
@@ -112,8 +116,10 @@ def test_another_engine_changes_the_detector_only(clone):
 
 
 def test_the_page_is_made_again_for_its_template(clone):
-    clone.edit("stages/evaluation/report.html.j2", "<html", "<html ")
-    assert clone.reruns() == {"report"}
+    for name, old in (("report.html.j2", "<html"), ("style.css.j2", "margin"), ("tables.html.j2", "<table")):
+        clone.edit(f"stages/evaluation/{name}", old, f"{old} ")
+        assert clone.reruns() == {"report"}
+        clone.before = clone.written()
 
 
 def test_whatever_is_loaded_by_name_is_declared():

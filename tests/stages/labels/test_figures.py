@@ -78,9 +78,14 @@ def test_what_is_no_figure_is_refused(tmp_path, figures):
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_what_lies_elsewhere_is_refused(tmp_path):
+def test_what_lies_elsewhere_needs_its_name(tmp_path):
     with pytest.raises(ValueError, match="is not in the subpath"):
         write_figures(tmp_path / "irnet/figures.json", {}, measured=[tmp_path])
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps/a.png").write_bytes(b"1")
+    path = tmp_path / "irnet/figures.json"
+    write_figures(path, {}, elsewhere={"semantic": tmp_path / "maps", "points": tmp_path / "absent"})
+    assert read_json(path)["measured"] == {"semantic": content_digest(tmp_path / "maps")}
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"figures": {}, "details": [1]}', '{"figures": {"a": "b"}}',
