@@ -12,7 +12,7 @@ from pipelines.wise.pseudo_masks import Candidates
 from pipelines.wise.settings import WiseSettings
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
-from stages.proposals.segments import Proposals, read_proposals
+from stages.proposals.segments import Proposals, dice, read_proposals
 from stages.runtime import layout
 from stages.runtime.files import read_npz
 
@@ -115,11 +115,6 @@ def replaced(mask: np.ndarray, score: float, proposals: Proposals, chosen: np.nd
     jaccards = proposals.jaccards(mask)[chosen]
     best = int((jaccards * np.maximum(proposals.scores[chosen].astype(np.float64), 0) ** power).argmax())
     return proposals.rle(int(chosen[best])), dice(float(jaccards[best])), True
-
-
-def dice(jaccard: float) -> float:
-    """Dice of a Jaccard similarity: 2 J / (1 + J), which keeps the order."""
-    return 2 * jaccard / (1 + jaccard)
 
 
 def blob_mask(pixel: np.ndarray, category_id: int, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.wise.masks import count_error, dice, disc, image_labels, label_details
+from pipelines.wise.masks import count_error, disc, image_labels, label_details
 from pipelines.wise.settings import SynthesisSettings, WiseSettings
 from stages.labels import rle
 from stages.proposals.segments import from_rles
@@ -157,10 +157,3 @@ def test_what_is_said_of_the_labels():
 def test_count_error():
     assert count_error([1, 0, 4], [1, 2, 3]) == 1
     assert count_error([], []) == 0
-
-
-def test_dice_keeps_the_order_of_jaccard():
-    rng = np.random.default_rng(0)
-    mask, other = rng.random((2, 7, 9)) < 0.5
-    jaccard = (mask & other).sum() / (mask | other).sum()
-    assert dice(jaccard) == pytest.approx(2 * (mask & other).sum() / (mask.sum() + other.sum()))
