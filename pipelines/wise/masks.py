@@ -56,9 +56,11 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
               candidates: Candidates, source: str, settings: WiseSettings) -> tuple[rle_codec.RLE, float, bool]:
     """Mask, score, and whether it is a proposal's, of point ``number``."""
     chosen = settings.synthesis
-    if chosen.masks == "embedding":
-        mask = arrays[f"groups_{source}"] == number
-        score = float(arrays[f"likeness_{source}"][number])
+    if chosen.masks in ("embedding", "disc"):
+        if chosen.masks == "disc":
+            mask, score = disc(yx, number, proposals.size, chosen.disc_area, chosen.disc_cap), 1.0
+        else:
+            mask, score = arrays[f"groups_{source}"] == number, float(arrays[f"likeness_{source}"][number])
         if chosen.replace:
             return replaced(_with_point(mask, yx[number]), score, proposals,
                             candidates.preferred(number, chosen.alone), chosen.objectness)
@@ -69,6 +71,24 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
         if len(best):
             return proposals.rle(int(best[0])), float(proposals.scores[best[0]]), True
     return rle_codec.encode(_with_point(mask, yx[number])), score, False
+
+
+def disc(yx: np.ndarray, number: int, size: tuple[int, int], area: float, cap: float = 0.0) -> np.ndarray:
+    """(H, W) bool: the pixels of a disc around one of the points (P, 2).
+
+    Args:
+        yx: rows and columns of all points.
+        number: which of them.
+        size: (H, W).
+        area: of the whole disc [share of the image]; what lies beyond the border is lost.
+        cap: largest radius [share of the way to the nearest point on another pixel]; 0 = none.
+    """
+    radius = np.sqrt(area * size[0] * size[1] / np.pi)
+    ways = np.sqrt(((yx - yx[number]) ** 2).sum(1))
+    if cap and ways.any():
+        radius = min(radius, cap * ways[ways > 0].min())
+    rows, columns = np.ogrid[:size[0], :size[1]]
+    return np.asarray((rows - yx[number, 0]) ** 2 + (columns - yx[number, 1]) ** 2 <= radius ** 2)
 
 
 def _with_point(mask: np.ndarray, pixel: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -169,6 +169,23 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
     assert "secret" not in str(found)
 
 
+def test_photos_has_labels_from_points_and_the_best_proposals(tmp_path, monkeypatch):
+    recorded = _Recorded(tmp_path)
+    large = {"size": {"medium_and_large": {"mean_iou": 40.0}}}
+
+    def read(path):
+        oracle = recorded.runs[-1][0]["score"].get("oracle")
+        score = {"val_points": large, "proposals": {"provider": "hierarchy", "trained_on_masks": 0}}
+        return score | ({"oracle": {"objects": {"proposal": large}}} if oracle else {})
+
+    recorded.read = read
+    monkeypatch.setattr(photos, "Workspace", lambda name: recorded)
+    found = photos.run("wise", tmp_path, None, workspace.ROOT / "pipelines/presets/photos.yaml", {})
+    assert found["labels_val_points"] == found["labels_val_points_disc"] == {"mean_iou_per_object": 40.0}
+    assert found["oracle_val_oracle"] == {"mean_iou_per_object": 40.0} and "oracle_val" not in found
+    assert found["run"]["proposals"] == {"provider": "hierarchy", "trained_on_masks": 0}
+
+
 PLANS = sorted(path for name in ("ablation.yaml", "photos.yaml")
                for path in workspace.ROOT.glob(f"pipelines/*/{name}") if path.parent.name != "presets")
 
