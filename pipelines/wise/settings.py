@@ -81,6 +81,9 @@ class NetworkSettings(TrainingSettings):
         "one backbone for both; false: one each (sec. 4.2: shared; published code trained L-Net apart)"))
     strides: tuple[int, ...] = Field((32, 16, 8), min_length=1, description=(
         "levels that are summed [px per cell] (sec. 4.2: as FCN8)"))
+    width: int = Field(0, ge=0, description=(
+        "channels in which levels are summed and mixed by 3x3 convolutions; 0 = no mixing, the sum itself is the "
+        "output (sec. 4.2: as FCN8, 0)"))
     dimensions: int = Field(64, ge=1, description="length of an embedding (sec. 4.2: 64)")
     coordinates: bool = Field(False, description=(
         "E-Net also sees where a cell lies, so that look-alike neighbours can differ (not in the paper)"))
