@@ -204,6 +204,7 @@ class NetworkSettings(TrainingSettings):
     schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field(
         "polynomial", description="how the rate changes (sec. 4.2: polynomial; published code: power 0.9)")
     learning_rate: float = Field(5e-5, gt=0, description="initial rate (sec. 4.2: 5e-5)")
+    backbone_factor: float = Field(1.0, ge=0, description="factor on the rate of the backbone (not in the paper: 1)")
     weight_decay: float = Field(0.0, ge=0, description="weight decay (not in the paper; published code: none)")
     warmup_steps: int = Field(2000, ge=0, description=(
         "steps over which the rate rises from a thousandth (not in the paper; published code: 2000)"))
