@@ -19,10 +19,7 @@ from stages.segmentation.labels import category_map
 from stages.segmentation.losses import semantic_losses
 from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.samples import LabelledImages
-from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
-
-"""A COCO image entry: ``id``, ``file_name``, perhaps ``tags``."""
-
+from stages.segmentation.settings import FeatureSettings, SegmentationSettings, SemanticInferenceSettings
 
 def segmentation_training(settings: SegmentationSettings, images: Sequence[Entry], pictures: Path, labels: Path,
                           category_ids: Sequence[int]) -> Training:
@@ -54,8 +51,7 @@ def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings)
 
 def describe(folder: Path, settings: SegmentationSettings, category_ids: Sequence[int]) -> None:
     """Write ``segmentation.json`` beside the weights: what they are the weights of."""
-    network = settings.model_dump(mode="json", include={
-        "architecture", "backbone", "dilate", "decoder_channels", "decoder_norm", "atrous_rates", "dropout"})
+    network = settings.model_dump(mode="json", include=set(FeatureSettings.model_fields))
     network["backbone"]["weights"] = "none"  # they are in weights.pt
     write_json(folder / "segmentation.json", {"network": network, "category_ids": list(category_ids)}, indent=2)
 
@@ -68,7 +64,7 @@ def load_segmentation(folder: Path, device: torch.device) -> tuple[SegmentationN
     """
     described = read_json(folder / "segmentation.json")
     try:
-        settings = SegmentationSettings(**described["network"])
+        settings = FeatureSettings(**described["network"])
         category_ids = [int(number) for number in described["category_ids"]]
     except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
         raise UserError(f"{folder / 'segmentation.json'}: no description of a segmentation network "
