@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
 
 from stages.propagation.dense_crf import LEAST_PROBABILITY
-from stages.propagation.pairs import Offset, pair_views
-from stages.propagation.permutohedral import build_lattice, filter_values
+from stages.propagation.kernels import (
+    WEIGHT_BYTES,
+    Kernel,
+    bilateral_kernel,
+    gaussian_kernel,
+    window_kernel,
+    window_offsets,
+)
 from stages.propagation.settings import MeanFieldSettings
 
-WEIGHT_BYTES = 2**28  # what the window's stored weights may take; a crop that needs more computes them in every step
 LATTICE_PIXELS = 2**18  # on one lattice, unless one crop has more; about 0.6 kB of memory for each
-
-Message = Callable[[torch.Tensor], torch.Tensor]  # (B, H, W) of signed marginals -> (B, H, W) of energy differences
 
 
 @torch.no_grad()
@@ -102,18 +103,16 @@ def mean_field(
     refined = torch.empty_like(unary)
     for first in range(0, len(unary), step):
         chunk = slice(first, first + step)
-        messages: list[tuple[float, Message]] = []
+        kernels: list[tuple[float, Kernel]] = []
         if gaussian_weight:
-            messages.append((gaussian_weight, gaussian_message(unary[chunk], gaussian_xy)))
+            kernels.append((gaussian_weight, gaussian_kernel(unary[chunk], gaussian_xy)))
         if bilateral_weight:
             colour = image[chunk].to(dtype) / bilateral_rgb
             if radius is None:
-                messages.append((bilateral_weight, lattice_message(colour, bilateral_xy)))
+                kernels.append((bilateral_weight, bilateral_kernel(colour, bilateral_xy)))
             else:
-                messages.append((bilateral_weight, window_message(colour, bilateral_xy, offsets, dilation)))
-        # Mixed precision would multiply the Gaussian's matrices in 16 bits.
-        with torch.autocast(unary.device.type, enabled=False):
-            refined[chunk] = _iterate(unary[chunk], messages, iterations)
+                kernels.append((bilateral_weight, window_kernel(colour, bilateral_xy, offsets, dilation)))
+        refined[chunk] = _iterate(unary[chunk], kernels, iterations)
     return refined
 
 
@@ -125,98 +124,15 @@ def mean_field_by(settings: MeanFieldSettings, probability: torch.Tensor, image:
         bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight)
 
 
-def _iterate(unary: torch.Tensor, messages: list[tuple[float, Message]], iterations: int) -> torch.Tensor:
+def _iterate(unary: torch.Tensor, kernels: list[tuple[float, Kernel]], iterations: int) -> torch.Tensor:
     """Mean-field steps on logits (B, H, W); the marginal of the foreground."""
     logit = unary
     for _ in range(iterations):
-        signed = torch.tanh(logit / 2)  # q(1) - q(0)
+        signed = torch.tanh(logit / 2)[:, None]  # q(1) - q(0)
         logit = unary.clone()
-        for weight, message in messages:
-            logit += weight * message(signed)
+        for weight, kernel in kernels:
+            logit += weight * kernel(signed)[:, 0]
     return torch.sigmoid(logit)
-
-
-def gaussian_message(like: torch.Tensor, width_xy: float) -> Message:
-    """The normalised Gaussian kernel as a function; separable, so it is two small matrices and exact.
-
-    Args:
-        like: (B, H, W): size, type and device of what the function takes.
-        width_xy: standard deviation [pixels].
-    """
-    down, across = (_gaussian_matrix(size, width_xy, like) for size in like.shape[-2:])
-    return lambda values: down @ values @ across
-
-
-def _gaussian_matrix(size: int, width: float, like: torch.Tensor) -> torch.Tensor:
-    """(size, size), symmetric: exp(-(i - j)^2 / 2 width^2) divided by the roots of both row sums."""
-    position = torch.arange(size, dtype=torch.float64) / width
-    kernel = torch.exp(-((position[:, None] - position[None]) ** 2) / 2)
-    root = kernel.sum(1).sqrt()
-    return (kernel / root[:, None] / root[None]).to(like)
-
-
-def lattice_message(colour: torch.Tensor, width_xy: float) -> Message:
-    """The normalised bilateral kernel on the permutohedral lattice, as a function of (B, H, W).
-
-    Args:
-        colour: (B, 3, H, W), divided by the colour width.
-        width_xy: spatial width [pixels].
-    """
-    batch, _, height, width = colour.shape
-    down, across = (torch.arange(size, device=colour.device, dtype=colour.dtype) for size in (height, width))
-    place = torch.stack([across.expand(height, width), down[:, None].expand(height, width)]) / width_xy
-    features = torch.cat([place.expand(batch, 2, height, width), colour], dim=1)
-    lattice = build_lattice(features.reshape(batch, 5, -1))
-    scale = filter_values(lattice, torch.ones_like(colour[:, 0]).reshape(-1)).rsqrt_()
-    return lambda values: (scale * filter_values(lattice, scale * values.reshape(-1))).reshape(values.shape)
-
-
-def window_offsets(height: int, width: int, radius: int, dilation: int = 1) -> list[Offset]:
-    """Offsets (dy, dx), multiples of ``dilation`` up to ``radius``, that join two pixels of an image.
-
-    One of each offset and its opposite: dy > 0, or dy == 0 and dx > 0.
-    """
-    down, across = (min(radius, size - 1) // dilation * dilation for size in (height, width))
-    return [
-        (dy, dx)
-        for dy in range(0, down + 1, dilation)
-        for dx in range(-across, across + 1, dilation)
-        if (dy, dx) > (0, 0)
-    ]
-
-
-def window_message(colour: torch.Tensor, width_xy: float, offsets: list[Offset], dilation: int) -> Message:
-    """The normalised bilateral kernel, cut to a window of offsets, as a function of (B, H, W).
-
-    Args:
-        colour: (B, 3, H, W), divided by the colour width.
-        width_xy: spatial width [pixels].
-        offsets: as :func:`window_offsets` gives them: each pair is met once, and its weight serves both its ends.
-        dilation: each pair stands for dilation^2 pairs, the pixel itself for one.
-    """
-    shape = (colour.shape[0], *colour.shape[2:])
-
-    def weights() -> Iterator[torch.Tensor]:
-        for dy, dx in offsets:
-            here, there = pair_views(colour, (dy, dx))
-            exponent = (there - here).square_().sum(1)
-            exponent += (dy * dy + dx * dx) / width_xy**2
-            yield exponent.mul_(-0.5).exp_().mul_(dilation**2)
-
-    size = len(offsets) * colour[:, 0].numel() * colour.element_size()
-    stored = list(weights()) if size <= WEIGHT_BYTES else None
-
-    def filtered(values: torch.Tensor) -> torch.Tensor:
-        total = values.clone()  # a pixel's kernel with itself is 1
-        for offset, weight in zip(offsets, stored or weights(), strict=True):
-            here, there = pair_views(values, offset)
-            total_here, total_there = pair_views(total, offset)
-            total_here.addcmul_(weight, there)
-            total_there.addcmul_(weight, here)
-        return total
-
-    scale = filtered(colour.new_ones(shape)).rsqrt_()
-    return lambda values: scale * filtered(scale * values)
 
 
 def _check(

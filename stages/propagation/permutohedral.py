@@ -10,6 +10,9 @@ sparse products:
 * slice: each pixel reads the corners of its simplex, by the same coordinates.
 
 Only lattice points that a pixel touches exist; blurring loses what would go through others, as it does in pydensecrf.
+
+Splat and slice are weighted sums over lists of rows, sorted beforehand: ``embedding_bag`` adds each of them in one
+order, so the same input gives the same bytes, on a GPU too.
 """
 
 from __future__ import annotations
@@ -18,32 +21,47 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional
 
 LARGEST_KEY = 2**62
+LARGEST_ROUNDING = 0.01  # of a position between lattice points, which are d + 1 apart along a coordinate
+TOO_SMALL = "the widths are too small for a lattice over this image; take wider ones or give a radius"
+POINT_VALUES = 2**21  # of lattice points times columns that are filtered at once; blurring needs three times as many
+LEAST_COLUMNS = 8  # filtered at once all the same: fewer are hardly faster
 
 
 class Lattice(NamedTuple):
-    """The sparse products for a batch of images; each image has lattice points of its own, in one common array."""
+    """The sparse products for a batch of images; each image has lattice points of its own, in one common array.
 
-    corners: torch.Tensor  # (d + 1, B * N) int64, indices of lattice points
-    coordinates: torch.Tensor  # (d + 1, B * N), barycentric, >= 0, sum 1
-    neighbours: list[tuple[torch.Tensor, torch.Tensor]]  # per axis (M,) int64 twice; M where there is none
-    size: int  # M, the number of lattice points
-    order: torch.Tensor | None  # ((d + 1) B * N,) int64, corners sorted by lattice point; not needed on a CPU
-    lengths: torch.Tensor | None  # (M,) int64, how many corners each lattice point has
+    P is the number of pixels B * N, M that of lattice points. Indices are int32 to save memory.
+    """
+
+    corners: torch.Tensor  # (P, d + 1), the lattice points around a pixel
+    coordinates: torch.Tensor  # (P, d + 1), barycentric, sum 1
+    pixels: torch.Tensor  # (P (d + 1),), the pixel of each corner, in the order of the lattice points
+    shares: torch.Tensor  # (P (d + 1),), its coordinate
+    starts: torch.Tensor  # (M + 1,), where each lattice point's share of that order starts, and where the last one ends
+    neighbours: list[tuple[torch.Tensor, torch.Tensor]]  # per axis (M,) twice; M where there is none
 
 
+@torch.no_grad()
 def build_lattice(features: torch.Tensor) -> Lattice:
-    """The lattice of a batch of feature vectors.
+    """The lattice of a batch of feature vectors; no gradient.
 
     Args:
-        features: (B, d, N) floating, each divided by the standard deviation that the filter is to have along it.
+        features: (B, d, N) floating, each divided by the standard deviation that the filter is to have along it; B and
+            N are at least 1.
 
     Raises:
-        ValueError: the features span so many standard deviations that lattice points cannot be numbered in 62 bits.
+        ValueError: the features span so many standard deviations that their type cannot tell positions between lattice
+            points, or 62 bits cannot number these; or there are more corners than int32 can count.
     """
     batch, count = features.shape[:2]
-    elevated = _elevate(features.transpose(0, 1).reshape(count, -1))  # (d + 1, B * N)
+    elevated = _elevate(features.transpose(0, 1).reshape(count, -1))  # (d + 1, P)
+    if elevated.numel() >= 2**31:
+        raise ValueError(f"{elevated.shape[1]} pixels are too many for one lattice")
+    if float(elevated.abs().max()) * torch.finfo(elevated.dtype).eps > LARGEST_ROUNDING:
+        raise ValueError(TOO_SMALL)
     side = count + 1
     origin = (elevated / side).round_()
     excess = origin.sum(0).to(torch.int64)  # the nearest multiples of d + 1 need not sum to zero
@@ -54,34 +72,59 @@ def build_lattice(features: torch.Tensor) -> Lattice:
     origin += shift
     coordinates, turns = _barycentric((elevated - origin) / side, rank)
 
-    keys, strides = _number(origin, batch)
-    corners = keys.new_empty(side, keys.numel())
-    corners[0] = keys
-    steps = strides.new_tensor([*strides.tolist(), 0])
+    key, strides = _number(origin, batch)
+    steps = strides.sum() - side * strides.new_tensor([*strides.tolist(), 0])
+    keys = key.new_empty(side, len(key))
+    keys[0] = key
     for corner in range(1, side):  # the coordinates grow by 1 but for the one whose turn it is, which falls by d
-        corners[corner] = corners[corner - 1] + strides.sum() - side * steps[turns[corner - 1]]
-    points, corners = torch.unique(corners, return_inverse=True)
-    neighbours = [_neighbours(points, int(side * step - strides.sum())) for step in steps]
-    order = lengths = None
-    if features.device.type != "cpu":
-        order = torch.argsort(corners.reshape(-1), stable=True)
-        lengths = torch.bincount(corners.reshape(-1), minlength=len(points))
-    return Lattice(corners, coordinates, neighbours, len(points), order, lengths)
+        torch.add(keys[corner - 1], steps.index_select(0, turns[corner - 1]), out=keys[corner])
+    ordered, order = torch.sort(keys.reshape(-1), stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+    starts = first.nonzero()[:, 0]
+    points = ordered.index_select(0, starts)
+    corners = torch.empty_like(order, dtype=torch.int32)
+    corners.scatter_(0, order, first.cumsum(0, dtype=torch.int32).sub_(1))
+    return Lattice(
+        corners.reshape(side, -1).t().contiguous(), coordinates.t().contiguous(),
+        order.remainder(len(key)).to(torch.int32), coordinates.reshape(-1).index_select(0, order),
+        torch.cat([starts, starts.new_full((1,), len(order))]).to(torch.int32),
+        [_neighbours(points, step) for step in (-steps).tolist()])
 
 
-def filter_values(lattice: Lattice, values: torch.Tensor) -> torch.Tensor:
-    """Splat, blur and slice (B * N,) values; the result has the filter's own scale, the same for all pixels."""
-    points = values.new_zeros(lattice.size + 1)  # the last one stands for all that do not exist
-    given = (lattice.coordinates * values).reshape(-1)
-    if lattice.order is None:
-        points.index_add_(0, lattice.corners.reshape(-1), given)
-    else:  # elsewhere index_add_ adds in any order: sums would differ from run to run
-        points[:-1] = torch.segment_reduce(given[lattice.order], "sum", lengths=lattice.lengths, unsafe=True)
-    for below, above in lattice.neighbours:
-        around = points.index_select(0, below).add_(points.index_select(0, above))
-        points[:-1].add_(around, alpha=0.5)
-    read = points.index_select(0, lattice.corners.reshape(-1)).reshape(lattice.corners.shape)
-    return read.mul_(lattice.coordinates).sum(0)
+@torch.no_grad()
+def filter_values(lattice: Lattice, values: torch.Tensor, *, transposed: bool = False) -> torch.Tensor:
+    """Splat, blur and slice each column of values; no gradient.
+
+    The blur along one axis is symmetric, but those of two axes do not commute, as points are missing: the transposed
+    filter, which a gradient needs, blurs in the reversed order.
+
+    Args:
+        values: (P, L) of the lattice's type, on its device; the images of the batch one behind the other. Columns are
+            filtered some at a time, so that memory is bounded.
+        transposed: apply the transposed matrix.
+
+    Returns:
+        (P, L), in memory L maps of P; it has the filter's own scale, the same for all pixels.
+    """
+    labels, size = values.shape[1], len(lattice.starts) - 1
+    most = max(LEAST_COLUMNS, POINT_VALUES // (size + 1))
+    step = max(1, -(-labels // max(1, -(-labels // most))))  # parts of equal width
+    filtered = values.new_empty(labels, len(values))
+    for first in range(0, labels, step):
+        part = values[:, first : first + step].contiguous()
+        # The last bag is empty: its sum, 0, stands for all lattice points that do not exist.
+        points = functional.embedding_bag(
+            lattice.pixels, part, lattice.starts, mode="sum", per_sample_weights=lattice.shares)
+        rows = points.squeeze(1)  # single numbers are gathered faster than rows of one
+        around, other = torch.empty_like(rows[:-1]), torch.empty_like(rows[:-1])
+        for below, above in reversed(lattice.neighbours) if transposed else lattice.neighbours:
+            torch.index_select(rows, 0, below, out=around)
+            around += torch.index_select(rows, 0, above, out=other)
+            rows[:-1].add_(around, alpha=0.5)
+        part = functional.embedding_bag(lattice.corners, points, mode="sum", per_sample_weights=lattice.coordinates)
+        filtered[first : first + step] = part.t()
+    return filtered.t()
 
 
 def _elevate(features: torch.Tensor) -> torch.Tensor:
@@ -138,7 +181,7 @@ def _number(origin: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tenso
     for extent in ranges:
         strides.append(strides[-1] * extent)
     if strides[-1] * batch >= LARGEST_KEY:
-        raise ValueError("the widths are too small for a lattice over this image; give a radius")
+        raise ValueError(TOO_SMALL)
     image = torch.arange(batch, device=origin.device).repeat_interleave(origin.shape[1] // batch)
     keys = image * strides[-1]
     for row, low, stride in zip(origin[:-1], lowest, strides[:-1], strict=True):
@@ -150,9 +193,8 @@ def _neighbours(points: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Te
     """Indices of the points at key - step and key + step in the sorted keys (M,), M where there is none."""
     size = len(points)
     wanted = points + step
-    found = torch.searchsorted(points, wanted).clamp_(max=size - 1)
-    exists = points[found] == wanted
-    above = torch.where(exists, found, size)
-    below = torch.full_like(above, size)
-    below[found[exists]] = exists.nonzero()[:, 0]
-    return below, above
+    found = torch.searchsorted(points, wanted, out_int32=True).clamp_(max=size - 1)
+    above = torch.where(points.index_select(0, found) == wanted, found, size)
+    below = torch.full((size + 1,), size, dtype=torch.int32, device=points.device)
+    below.scatter_(0, above.to(torch.int64), torch.arange(size, dtype=torch.int32, device=points.device))
+    return below[:-1], above  # those that have none wrote into the last place

@@ -43,3 +43,17 @@ def dense_walk(scores, boundary, radius, beta, steps):
     transition = dense_transition(boundary, radius, beta)
     start = (scores * (1 - boundary)).reshape(len(scores), -1)
     return (np.linalg.matrix_power(transition, steps) @ start.T).T.reshape(scores.shape)
+
+
+def dense_kernels(image: np.ndarray, gaussian_xy: float, bilateral_xy: float, bilateral_rgb: float,
+                  normalisation: str) -> list[np.ndarray]:
+    """The smoothness and the appearance kernel of an image (3, H, W), (N, N) float64 each, every pair written out."""
+    height, width = image.shape[1:]
+    place = np.stack(np.mgrid[:height, :width]).reshape(2, -1).astype(float)
+    colour = image.reshape(3, -1).astype(float)
+    kernels = []
+    for features in (place / gaussian_xy, np.concatenate([place / bilateral_xy, colour / bilateral_rgb])):
+        kernel = np.exp(-((features[:, :, None] - features[:, None]) ** 2).sum(0) / 2)
+        sums = kernel.sum(1, keepdims=True)
+        kernels.append(kernel / sums if normalisation == "rows" else kernel / np.sqrt(sums * sums.T))
+    return kernels

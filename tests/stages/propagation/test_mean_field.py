@@ -6,7 +6,8 @@ import torch
 
 from stages.propagation import mean_field as module
 from stages.propagation.dense_crf import dense_crf
-from stages.propagation.mean_field import mean_field, mean_field_by, window_offsets
+from stages.propagation.kernels import window_offsets
+from stages.propagation.mean_field import mean_field, mean_field_by
 from stages.propagation.settings import MeanFieldSettings
 
 SETTINGS = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.propagation import permutohedral as module
 from stages.propagation.permutohedral import _elevate, build_lattice, filter_values
 
 
@@ -58,14 +59,14 @@ def brute_force(embedded, values):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_splat_blur_slice_against_brute_force(count):
-    given, values = normal(1, count, 80) * 0.5, normal(80, seed=1)
+    given, values = normal(1, count, 80) * 0.5, normal(80, 3, seed=1)
     reference = brute_force(_elevate(given[0]).T.numpy(), values.numpy())
     assert np.allclose(filter_values(build_lattice(given), values), reference)
 
 
 def test_images_of_a_batch_do_not_meet():
-    given, values = normal(3, 5, 40), normal(3, 40, seed=1)
-    whole = filter_values(build_lattice(given), values.reshape(-1)).reshape(3, 40)
+    given, values = normal(3, 5, 40), normal(3, 40, 2, seed=1)
+    whole = filter_values(build_lattice(given), values.reshape(-1, 2)).reshape(3, 40, 2)
     for image in range(3):
         assert torch.allclose(whole[image], filter_values(build_lattice(given[image : image + 1]), values[image]))
 
@@ -78,19 +79,51 @@ def test_filter_is_about_a_gaussian():
     for source in range(4000, 4434, 31):  # the points are 0.866 apart
         values = torch.zeros_like(along)
         values[source] = 1
-        response = filter_values(lattice, values)
+        response = filter_values(lattice, values[:, None])[:, 0]
         distance = along - along[source]
         variances.append(float((response * distance**2).sum() / response.sum()))
         assert (response / response.max() - torch.exp(-(distance**2) / 2)).abs().max() < 0.15
     assert np.mean(variances) == pytest.approx(1, rel=0.02)
 
 
-def test_sorted_sums_are_those_of_the_cpu():
-    given, values = normal(2, 5, 200), normal(400, seed=1)
-    lattice = build_lattice(given)
-    flat = lattice.corners.reshape(-1)
-    elsewhere = lattice._replace(order=torch.argsort(flat, stable=True), lengths=torch.bincount(flat))
-    assert torch.allclose(filter_values(elsewhere, values), filter_values(lattice, values))
+def test_transposed_filter_is_the_transposed_matrix():
+    """It blurs in the reversed order; the order as it is would be wrong, as blurs lose what leaves the points."""
+    lattice = build_lattice(normal(1, 5, 120))
+    matrix = filter_values(lattice, torch.eye(120, dtype=torch.float64))
+    transposed = filter_values(lattice, torch.eye(120, dtype=torch.float64), transposed=True)
+    assert (transposed - matrix.T).norm() < 1e-14 * matrix.norm()
+    assert (matrix - matrix.T).norm() > 0.01 * matrix.norm()
+
+
+def test_adjoint_in_single_precision():
+    lattice = build_lattice(normal(1, 5, 3000).float())
+    values, others = normal(3000, 4, seed=1).float(), normal(3000, 4, seed=2).float()
+    forward, back = filter_values(lattice, values), filter_values(lattice, others, transposed=True)
+    scale = float(forward.double().norm() * others.double().norm())
+    assert abs(float((forward.double() * others).sum() - (values.double() * back).sum())) < 1e-6 * scale
+    unreversed = filter_values(lattice, others)
+    assert abs(float((forward.double() * others).sum() - (values.double() * unreversed).sum())) > 1e-4 * scale
+
+
+@pytest.mark.parametrize("labels", [0, 1, 2, 9, 20])
+@pytest.mark.parametrize("point_values", [0, 3000, 2**21])
+def test_columns_are_filtered_alone(monkeypatch, labels, point_values):
+    """However many of them at a time, and however they lie in memory."""
+    monkeypatch.setattr(module, "POINT_VALUES", point_values)
+    lattice, values = build_lattice(normal(2, 5, 150)), normal(300, labels, seed=1)
+    found = filter_values(lattice, values)
+    assert found.shape == (300, labels)
+    assert torch.equal(filter_values(lattice, values.T.contiguous().T), found)
+    for column in range(labels):
+        alone = filter_values(lattice, values[:, column : column + 1])
+        assert torch.allclose(found[:, column : column + 1], alone, rtol=0, atol=1e-12)
+
+
+def test_inputs_are_left_alone_and_no_gradient_is_kept():
+    lattice, values = build_lattice(normal(1, 5, 50).requires_grad_()), normal(50, 3, seed=1).requires_grad_()
+    copy = values.detach().clone()
+    assert not filter_values(lattice, values).requires_grad
+    assert torch.equal(values, copy)
 
 
 def test_too_many_widths_are_refused():
