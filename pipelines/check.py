@@ -24,6 +24,7 @@ from stages.runtime.settings import nearest, read_yaml
 from stages.runtime.stage import run_stage
 
 OUTPUT = Path("data/check")
+_PIXELS = {"coco": 640.0 * 480, "lvis": 640.0 * 480, "panoptic": 640.0 * 480, "cityscapes": 2048.0 * 1024}
 # What full supervision reached, for retention: `evaluate` of the method masks writes it, those of the others depend on
 # it. It is nobody's output, because it outlives the runs of any one method.
 REFERENCE = Path("metrics/reference.json")
@@ -114,10 +115,10 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
     if dataset.kind == "shapes":
         count, pixels = dataset.shapes.train, float(dataset.shapes.width * dataset.shapes.height)
     else:
-        root = Path(dataset.root)
+        root = Path(dataset.root) / {"cityscapes": "leftImg8bit"}.get(dataset.kind, "")
         suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
         count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
-        pixels = 640 * 480 if dataset.kind in ("coco", "lvis") else 500 * 375
+        pixels = _PIXELS.get(dataset.kind, 500.0 * 375)
     return min(count, dataset.limit or count), pixels
 
 
