@@ -77,9 +77,12 @@ def methods_run(settings: SimpleNamespace) -> list[str]:
 
 
 def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """``params`` for another method: with the labels that it is made for, unless those that are there will do."""
+    """``params`` for another method: with the labels that it is made for, unless those that are there will do. A mix of
+    weak and full labels stays one."""
     given = params["annotations"]["kinds"]
     kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
     if method == "bestie" and params["bestie"].get("cues", {}).get("source") == "points":
         kinds.append("points")
+    if kinds and "masks" in given and params["annotations"].get("masked_images", 1) != 1:
+        kinds.append("masks")
     return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}

@@ -4,7 +4,8 @@ Reads data/annotations, data/wise/points, data/wise/maps and data/proposals; wri
 from the points of data/wise/points), data/wise/pseudo_labels_val.json (val, from L-Net's points or those, as
 wise.synthesis.val_points says), data/wise/pseudo_labels_val_given.json (val, from those in any case) and
 data/wise/figures.json: ``count_error``, the mean absolute difference of L-Net's and the given number of objects per
-image of val, and ``replaced``, the share of train's labels that are proposals [%].
+image of val, and ``replaced``, the share of train's labels that are proposals [%]. Training images that are labelled in
+full have their given masks in the end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipelines.wise.masks import count_error, image_labels
 from pipelines.wise.settings import WiseSettings
 from stages.labels.coco import Entry, image_entries, write_instances
 from stages.labels.figures import write_figures
+from stages.labels.given import with_given_masks
 from stages.proposals.propose import PROPOSALS
 from stages.runtime import layout
 from stages.runtime.files import read_json, read_npz
@@ -53,7 +55,8 @@ def main(params: Path) -> None:
                                          proposals=PROPOSALS, source=source, settings=chosen),
                                  weak["images"], settings.runtime, path.stem)
             rows[path.name] = [row for part in found for row in part]
-            write_instances(work.path(path.name), image_entries(weak["images"]), weak["categories"], rows[path.name])
+            given = with_given_masks(rows[path.name], weak) if split == "train" else rows[path.name]
+            write_instances(work.path(path.name), image_entries(weak["images"]), weak["categories"], given)
         train = rows[layout.pseudo_labels("wise").name]
         share = sum(row["replaced"] for row in train) / max(len(train), 1)
         work.publish({path.name: path for path in labels})

@@ -141,8 +141,8 @@ class AnnotationSettings(Settings):
         "auto", description="truth: derived from masks as an annotator would give them; input: what the data set "
         "itself carries; auto: truth where the data set has masks, else input (not in the papers)")
     tag_crops: TagCropSettings | None = Field(None, description=(
-        "tags for each crop of a fixed grid beside those of the image, which say little where every image shows most "
-        "classes (source: panoptic App. B.2)"))
+        "if kinds has tags: tags for each crop of a fixed grid beside those of the image, which say little where every "
+        "image shows most classes (source: panoptic App. B.2)"))
     masked_images: Share | list[int | str] = Field(1.0, description=(
         "training images that are labelled in full, if kinds has masks: things, crowds and stuff; a share, or a list "
         "of image ids and file names [share] (not in the papers)"))
@@ -154,9 +154,3 @@ class AnnotationSettings(Settings):
         if len(set(kinds)) != len(kinds):
             raise ValueError("every kind at most once")
         return kinds
-
-    @model_validator(mode="after")
-    def _crops_need_tags(self) -> AnnotationSettings:
-        if self.tag_crops is not None and "tags" not in self.kinds:
-            raise ValueError(f"tag_crops are tags: add tags to kinds ({', '.join(self.kinds)}), or remove tag_crops")
-        return self

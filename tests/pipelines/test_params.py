@@ -129,6 +129,10 @@ def test_another_method_comes_with_the_labels_that_it_is_made_for():
     points = changed(params, {"bestie.cues.source": "points"})
     assert with_method(points, "bestie")["annotations"]["kinds"] == ["tags", "points"]
     assert with_method(points, "irnet")["annotations"]["kinds"] == ["tags"]
+    mix = {**params, "annotations": {"kinds": ["tags", "masks"], "masked_images": 0.25}}
+    assert with_method(mix, "exits")["annotations"] == {"kinds": ["extreme_points", "masks"], "masked_images": 0.25}
+    assert with_method(mix, "masks")["annotations"] == mix["annotations"]
+    assert with_method({**params, "annotations": {"kinds": ["masks"]}}, "irnet")["annotations"]["kinds"] == ["tags"]
     assert params["method"] == "irnet"
 
 

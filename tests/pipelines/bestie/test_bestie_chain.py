@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from chain import digests, working_in
+from chain import assert_given, digests, mixed, working_in
 
 from stages.labels import rle
 from stages.runtime.errors import UserError
@@ -133,6 +133,19 @@ def test_labels(variant, request, tmp_path):
     assert set(figures["measured"]) == {"moments.json", "pseudo_labels_val.json"}
     assert (tmp_path / "data/bestie/moments.json").read_bytes() == (
         tmp_path / "models/bestie/refiner/moments.json").read_bytes()
+
+
+def test_images_labelled_in_full_keep_their_masks(tags, tmp_path):
+    full = mixed(tags, tmp_path, ["tags", "points"], "data/bestie/cues", "maps", "models/bestie")
+    for path in (tmp_path / "maps").iterdir():
+        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint8))
+    run("pipelines.bestie.infer_semantic", tmp_path)
+    for image in read(tmp_path / "data/annotations/train_weak.json")["images"]:
+        made, true = (cv2.imread(str(folder / f"{image['id']:012d}.png"), cv2.IMREAD_UNCHANGED)
+                      for folder in (tmp_path / "data/bestie/semantic", tags / "maps"))
+        assert np.array_equal(made, true if image["id"] in full else np.zeros_like(true))
+    run("pipelines.bestie.synthesize", tmp_path)
+    assert_given(tags, tmp_path, "bestie", full)
 
 
 def test_cues_of_tags(tags):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from chain import digests, working_in
+from chain import assert_given, digests, mixed, working_in
 
 from stages.labels import rle
 from stages.proposals.segments import from_rles
@@ -120,6 +120,13 @@ def test_labels(workspace):
     assert figures["figures"]["count_error"] == pytest.approx(np.abs(np.subtract(*counts)).mean(), abs=1e-3)
     assert 0 < figures["figures"]["replaced"] <= 100
     assert set(figures["measured"]) == {"pseudo_labels_val.json", "pseudo_labels_val_given.json"}
+
+
+def test_images_labelled_in_full_keep_their_masks(workspace, tmp_path):
+    full = mixed(workspace, tmp_path, ["points", "tags"], "data/wise/points", "data/wise/maps", "data/proposals")
+    run("pipelines.wise.synthesize", tmp_path)
+    assert_given(workspace, tmp_path, "wise", full)
+    assert read(tmp_path, "figures.json")["figures"] == read(workspace, "figures.json")["figures"]
 
 
 def test_gallery(workspace):

@@ -101,8 +101,7 @@ def test_tags_of_crops(ready, desk):
     with pytest.raises(UserError, match="image 11 .*annotations.tag_crops: 2 crops of 5 px do not cover an image that "
                                         "is 12 px wide; take more or larger crops"):
         desk.annotate(kinds=["tags"], tag_crops={"columns": 2, "rows": 2, "width": 5, "height": 6})
-    with pytest.raises(ValueError, match="tag_crops are tags: add tags to kinds"):
-        desk.annotate(kinds=["boxes"], tag_crops={})
+    assert "tag_crops" not in desk.annotate(kinds=["boxes"], tag_crops={})["train"]["images"][0]
 
 
 def test_tags_of_crops_that_the_data_set_carries(coco_root, desk):
