@@ -11,13 +11,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.evaluation.cost import annotation_cost, reference_key, remember_reference, retention, supervision, used
+from stages.evaluation.cost import (
+    annotation_cost,
+    count_labels,
+    reference_key,
+    remember_reference,
+    retention,
+    supervision,
+    used,
+)
 from stages.evaluation.headline import bars, headline_of_detector
 from stages.evaluation.inputs import read_predictions, read_truth
 from stages.evaluation.measure import measure
 from stages.evaluation.records import Metrics
 from stages.evaluation.settings import EvaluateSettings
 from stages.evaluation.table import DETAIL, print_figures
+from stages.labels.coco import read_coco
 from stages.runtime import layout
 from stages.runtime.files import write_json
 from stages.runtime.settings import RuntimeSettings, load_settings
@@ -32,8 +41,10 @@ def main(params: Path) -> None:
     settings = load_settings(params, method=str, evaluate=EvaluateSettings, runtime=RuntimeSettings,
                              dataset=dict, detector=dict, annotations=dict)
     full = settings.method == FULL_SUPERVISION
-    kinds, masked = (["masks"], 1.0) if full else supervision(settings.evaluate.supervision, settings.annotations)
-    cost = annotation_cost(kinds, masked, settings.evaluate.seconds)
+    counts = count_labels(read_coco(layout.WEAK["train"]))
+    kinds, masked = (["masks"], 1.0) if full else supervision(settings.evaluate.supervision, settings.annotations,
+                                                              counts)
+    cost = annotation_cost(kinds, masked, settings.evaluate.seconds, counts)
     truth = read_truth(layout.TRUTH["val"])
     detections = read_predictions(layout.predictions(settings.method), truth)
     if truth.reason:

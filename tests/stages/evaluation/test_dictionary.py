@@ -79,7 +79,7 @@ def test_the_test_notices_what_is_missing():
 def everything(workspace: Path) -> Path:
     """A run with labels of val, stuff, semantic maps, points, a federated truth, a reference and own figures."""
     data = layout.method_data("irnet")
-    params = {"score": SIZES, "evaluate": SIZES}
+    params = {"score": SIZES, "evaluate": SIZES, "annotations": {"kinds": ["tags", "boxes"]}}
     for split in ("train", "val"):
         truth = read_json(layout.TRUTH[split])
         for image in truth["images"]:
