@@ -1,0 +1,2 @@
+"""Panoptic: things from boxes and stuff from tags, every pixel explained (Li, Arnab, Torr: Weakly- and Semi-Supervised
+Panoptic Segmentation, ECCV 2018)."""
