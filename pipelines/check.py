@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pipelines.code import check_dependencies, write_fingerprints
+from pipelines.panoptic.settings import box_detector
 from pipelines.settings import IRNET_MAPS, load_params, methods_run
 from stages.detector import engines
 from stages.prepare.kinds import needed_paths
@@ -105,8 +106,10 @@ def check_weights(settings: SimpleNamespace) -> None:
 
 
 def check_engine(settings: SimpleNamespace) -> None:
-    """The chosen engine must be installed, and able to make the network."""
+    """The chosen engine must be installed, and able to make the network, and the panoptic method's box detector."""
     engines.check(settings.detector)
+    if settings.method == "panoptic":
+        engines.check(box_detector(settings.panoptic.detector, settings.detector))
 
 
 def count_images(settings: SimpleNamespace) -> tuple[int, float]:

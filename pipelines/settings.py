@@ -11,6 +11,7 @@ from pipelines.baseline.settings import BaselineSettings
 from pipelines.bestie.settings import BestieSettings
 from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
+from pipelines.panoptic.settings import PanopticSettings
 from pipelines.wise.settings import WiseSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
@@ -23,13 +24,13 @@ from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validat
 # A method's name is its folder's name; those without settings of their own have no section.
 METHODS: dict[str, Any] = {
     "baseline": BaselineSettings, "bestie": BestieSettings, "exits": ExitsSettings, "irnet": IRNetSettings,
-    "masks": None, "wise": WiseSettings,
+    "masks": None, "panoptic": PanopticSettings, "wise": WiseSettings,
 }
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
     "baseline": [("extreme_points", "boxes")], "bestie": [("tags",)], "exits": [("extreme_points", "boxes")],
-    "irnet": [("tags",)], "masks": [], "wise": [("points", "tags")],
+    "irnet": [("tags",)], "masks": [], "panoptic": [("boxes",), ("tags",)], "wise": [("points", "tags")],
 }
 
 # Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
