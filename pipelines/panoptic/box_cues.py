@@ -35,20 +35,20 @@ def box_cues(pixels: np.ndarray, boxes: Boxes, proposals: Proposals, settings: B
         the box; ``width`` () int64.
     """
     size = (pixels.shape[0], pixels.shape[1])
-    cut, chosen = (np.zeros((len(boxes), *size), bool) for _ in range(2))
+    cut, chosen = (np.zeros((len(boxes), size[0], -(-size[1] // 8)), np.uint8) for _ in range(2))
     overlap = np.zeros(len(boxes), np.float32)
     for index in np.flatnonzero(~boxes.crowd):
         box, inside = boxes.xyxy[index], boxes.mask(index, size)
         found = grabcut(pixels, box, settings.iterations, margin=settings.margin, longest=settings.longest,
                         least=settings.least)
         if found is not None:
-            cut[index] = found
+            cut[index] = np.packbits(found, axis=1)
         fits = proposals.box_jaccards(box, filled=settings.overlap == "mask")
         if len(fits) and fits.max() > 0:
             best = int(fits.argmax())
-            chosen[index], overlap[index] = proposals.mask(best) & inside, fits[best]
-    return {"grabcut": np.packbits(cut, axis=2), "proposal": np.packbits(chosen, axis=2), "overlap": overlap,
-            "width": np.array(size[1], np.int64)}
+            chosen[index] = np.packbits(proposals.mask(best) & inside, axis=1)
+            overlap[index] = fits[best]
+    return {"grabcut": cut, "proposal": chosen, "overlap": overlap, "width": np.array(size[1], np.int64)}
 
 
 def source_masks(cues: Mapping[str, np.ndarray], boxes: Boxes, size: tuple[int, int], source: str,

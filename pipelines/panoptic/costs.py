@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pipelines.panoptic.settings import PanopticSettings
+from pipelines.panoptic.settings import PanopticSettings, box_detector
 from stages.cues.settings import BackboneSettings
+from stages.detector import engines
+from stages.detector.settings import DetectorSettings
 
 # Seconds per image and megapixel of network input, forward and backward, by kind of device: a narrow ResNet-10, a
 # MobileNetV2, a ResNet-101 dilated to stride 8. The CRF with ten labels takes about as long as a narrow network.
@@ -23,8 +25,7 @@ def _rate(backbone: BackboneSettings, device: str) -> float:
 
 
 def estimate(settings: PanopticSettings, images: int, pixels: float, device: str, workers: int) -> tuple[float, float]:
-    """Seconds and bytes of the whole chain, without the proposals and the box detector, on ``images`` training images
-    of ``pixels`` each."""
+    """Seconds and bytes of the whole chain, without the proposals, on ``images`` training images of ``pixels`` each."""
     network, rounds, instances = settings.network, settings.rounds, settings.instances
     rate, crf = _rate(network.backbone, device), _CRF.get(device, _CRF["cpu"]) / 1e6
     crop = network.augment.crop ** 2
@@ -38,5 +39,10 @@ def estimate(settings: PanopticSettings, images: int, pixels: float, device: str
     samples = instances.steps * instances.batch_size if instances.steps else instances.epochs * images
     seconds += samples * instances.augment.crop ** 2 * ((rate if instances.end_to_end else rate / 3) + crf)
     seconds += images * pixels * (rate / 3 + crf)
+    # Which engine runs is another section's business; narrow networks are for torchvision's.
+    narrow = settings.detector.torchvision.fpn_channels < 128
+    detector = engines.estimate(box_detector(settings.detector, DetectorSettings(
+        engine="torchvision" if narrow else "detectron2")), device)
     weights = 1e6 if network.backbone.arguments.get("channels") else 3e8
-    return seconds, images * pixels * 0.1 * rounds.rounds + weights * (rounds.rounds + 3)
+    return (seconds + detector["seconds"],
+            images * pixels * 0.1 * rounds.rounds + weights * (rounds.rounds + 3) + detector["bytes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +12,23 @@ import numpy as np
 from pipelines.panoptic.box_cues import SOURCES, paint, source_masks
 from pipelines.panoptic.rules import instances_of, next_labels, stuff_labels
 from pipelines.panoptic.settings import PanopticSettings
-from pipelines.panoptic.supervision import Classes, boxes_of, full_labels
+from pipelines.panoptic.supervision import Boxes, Classes, boxes_of, full_labels
 from stages.labels.coco import Entry
 from stages.labels.given import is_full
 from stages.labels.maps import upsample_cells
+from stages.labels.panoptic import VOID, decode_ids, png_folder, write_panoptic, write_segments
 from stages.runtime import layout
 from stages.runtime.errors import UserError
-from stages.runtime.files import atomic_path, read_npz
+from stages.runtime.files import read_json, read_npz, write_json
 from stages.segmentation.labels import IGNORE, category_map, index_table, read_indices, write_semantic_png
 
 FIRST = "labels"
 """Sub-folder of the first approximate truth."""
-INSTANCES = "instances"
-"""Sub-folder of a folder of label maps: which box each pixel belongs to."""
-_NO_INSTANCE = 65535
+PANOPTIC = "panoptic.json"
+"""In a folder of label maps: which box each pixel belongs to, a COCO panoptic file without the stuff that is open."""
+_STUFF = 1 << 20
+"""Segment ids of stuff begin here; below are the boxes, counted from 1."""
+_LISTED = "listed"
 
 
 def cue_maps(image: Entry, annotations: Sequence[Entry], categories: Sequence[Entry], classes: Classes, boxes: Path,
@@ -82,14 +86,39 @@ def stuff_of(image: Entry, classes: Classes, folder: Path, threshold: float) -> 
     return stuff_labels(maps, stored["channels"], threshold)
 
 
-def write_maps(folder: Path, image: Entry, labels: np.ndarray, instances: np.ndarray, classes: Classes) -> None:
-    """Write a label map, and before it its instances into the sub-folder ``INSTANCES``."""
-    path = folder / INSTANCES / f"{layout.image_key(image)}.png"
-    values = np.where(instances == IGNORE, _NO_INSTANCE, instances).astype(np.uint16)
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), values):
-            raise OSError(f"{path}: OpenCV could not write the PNG")
+def write_maps(folder: Path, image: Entry, labels: np.ndarray, instances: np.ndarray, boxes: Boxes, classes: Classes
+               ) -> None:
+    """Write a label map and its instances; when all images are done, ``close_maps`` lists the instances.
+
+    The label map is written last: it says that the image is done.
+
+    Args:
+        folder: of the label maps; the instances' PNGs lie in its sub-folder ``panoptic``.
+        image: of the weak annotations.
+        labels: (H, W) channels or IGNORE.
+        instances: (H, W), 1 + the box's index, 0 or IGNORE.
+        boxes: of the image.
+        classes: of the data set.
+    """
+    segments = np.where(instances > 0, instances, VOID)
+    shown = [channel for channel in np.unique(labels).tolist() if channel in classes.stuff and channel > 0]
+    for channel in shown:
+        segments[labels == channel] = _STUFF + channel
+    present = set(np.unique(segments).tolist())
+    rows = [{"id": 1 + index, "category_id": classes.category(channel)}
+            for index, channel in enumerate(boxes.channels.tolist()) if 1 + index in present]
+    rows += [{"id": _STUFF + channel, "category_id": classes.category(channel)} for channel in shown]
+    annotation = write_segments(png_folder(folder / PANOPTIC), image, segments, rows)
+    write_json(folder / _LISTED / f"{layout.image_key(image)}.json", annotation)
     write_labels(folder, image, labels, classes)
+
+
+def close_maps(folder: Path, images: Sequence[Entry], categories: Sequence[Entry]) -> None:
+    """List the instances of all images in ``PANOPTIC``, a COCO panoptic JSON, beside the label maps."""
+    if not (folder / PANOPTIC).exists():  # it does where a kill came in between
+        listed = [read_json(folder / _LISTED / f"{layout.image_key(image)}.json") for image in images]
+        write_panoptic(folder / PANOPTIC, images, categories, listed)
+    shutil.rmtree(folder / _LISTED, ignore_errors=True)
 
 
 def write_labels(folder: Path, image: Entry, labels: np.ndarray, classes: Classes) -> None:
@@ -106,11 +135,11 @@ def read_maps(folder: Path, image: Entry, classes: Classes) -> tuple[np.ndarray,
     """
     size, name = (image["height"], image["width"]), f"{layout.image_key(image)}.png"
     labels = read_indices(folder / name, size, index_table(classes.category_ids))
-    path = folder / INSTANCES / name
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if values is None or values.shape != size or values.dtype != np.uint16:
-        raise UserError(f"{path}: a PNG of 16 bits with {size[1]} x {size[0]} pixels was expected; delete {folder} and "
-                        f"run `dvc repro` again")
-    instances = values.astype(np.int32)
-    instances[values == _NO_INSTANCE] = IGNORE
-    return labels, instances
+    path = png_folder(folder / PANOPTIC) / name
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape != (*size, 3) or pixels.dtype != np.uint8:
+        raise UserError(f"{path}: an RGB PNG with {size[1]} x {size[0]} pixels was expected; delete {folder} and run "
+                        f"`dvc repro` again")
+    segments = decode_ids(pixels[..., ::-1])
+    stuff = np.isin(labels, classes.stuff)
+    return labels, np.where(stuff, 0, np.where(segments == VOID, IGNORE, segments)).astype(np.int32)

@@ -202,7 +202,9 @@ def instance_training(segmenter: Path, maps: Path, weak: Entry, groups: Mapping[
         write_json(folder / "head.json", {name: round(value, 6) for name, value in model.head.scalars().items()},
                    indent=2)
 
-    samples = InstanceCrops(weak["images"], groups, maps, classes, settings)
+    # Coarse outlines teach a semantic network; instances are learnt where they are fine (section 4.1).
+    images = [image for image in weak["images"] if not image.get("coarse")] or weak["images"]
+    samples = InstanceCrops(images, groups, maps, classes, settings)
     return Training(model, instance_loss, samples, groups=groups_of_rates, collate=as_list, finish=finish)
 
 

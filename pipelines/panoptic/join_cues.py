@@ -1,9 +1,10 @@
 """Join the cues of boxes and of stuff to the first approximate truth of the training images (sections 3.2 and 3.3).
 
 Reads data/annotations/train_weak.json, data/panoptic/boxes and data/panoptic/stuff; writes data/panoptic/cues: folders
-of PNGs of category ids, 0 background, 255 undecided: `labels`, the first approximate truth, with
-`labels/instances` (1 + the box's number, 65535 undecided); `agreement`, `grabcut`, `proposal` and `box`, the things by
-these sources alone; and `stuff`. Images that are labelled in full have their own labels in all of them.
+of PNGs of category ids, 0 background, 255 undecided: `labels`, the first approximate truth, with its instances in
+`labels/panoptic.json` and `labels/panoptic` (COCO panoptic; undecided pixels and instances are void); `agreement`,
+`grabcut`, `proposal` and `box`, the things by these sources alone; and `stuff`. Images that are labelled in full have
+their own labels in all of them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.panoptic.box_cues import SOURCES
-from pipelines.panoptic.cues import FIRST, cue_maps, write_labels, write_maps
+from pipelines.panoptic.cues import FIRST, close_maps, cue_maps, write_labels, write_maps
 from pipelines.panoptic.infer_stuff import STUFF
 from pipelines.panoptic.segment_boxes import BOXES
 from pipelines.panoptic.settings import PanopticSettings
-from pipelines.panoptic.supervision import Classes, classes_of
+from pipelines.panoptic.supervision import Classes, boxes_of, classes_of
 from stages.labels.coco import Entry, annotations_by_image
 from stages.runtime import layout
 from stages.runtime.files import read_json
@@ -40,6 +41,7 @@ def main(params: Path) -> None:
                  if not (folder / FIRST / f"{layout.image_key(image)}.png").exists()]
         parallel_map(partial(_join, folder, weak["categories"], classes, chosen), tasks, settings.runtime,
                      "joining cues")
+        close_maps(folder / FIRST, weak["images"], weak["categories"])
         work.publish({"cues": CUES})
 
 
@@ -50,7 +52,7 @@ def _join(folder: Path, categories: list[Entry], classes: Classes, settings: Pan
     maps, instances = cue_maps(image, annotations, categories, classes, BOXES, STUFF, settings)
     for name in (*SOURCES, "stuff"):
         write_labels(folder / name, image, maps[name], classes)
-    write_maps(folder / FIRST, image, maps[FIRST], instances, classes)
+    write_maps(folder / FIRST, image, maps[FIRST], instances, boxes_of(image, annotations, classes), classes)
 
 
 if __name__ == "__main__":

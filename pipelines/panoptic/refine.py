@@ -2,8 +2,9 @@
 
 Reads data/annotations/train_weak.json, data/dataset/images, data/panoptic/cues (the first labels) and
 data/panoptic/boxes; writes data/panoptic/rounds/<n>: label maps (PNGs of category ids, 0 background, 255 undecided) and
-in `instances` which box a pixel belongs to (1 + the box's number, 65535 undecided); 0 are those of the cues, n those
-that n trainings gave. And models/panoptic/segmenter: the last network, with the curves of all rounds.
+beside them panoptic.json and panoptic/, which box a pixel belongs to (COCO panoptic; what is undecided is void); 0 are
+those of the cues, n those that n trainings gave. And models/panoptic/segmenter: the last network, with the curves of
+all rounds.
 """
 
 from __future__ import annotations

@@ -11,16 +11,17 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.panoptic.box_cues import paint, source_masks
-from pipelines.panoptic.cues import FIRST, read_box_cues, write_maps
+from pipelines.panoptic.cues import FIRST, close_maps, read_box_cues, write_maps
 from pipelines.panoptic.rules import instances_of, next_labels
 from pipelines.panoptic.settings import CrfSettings, PanopticInferenceSettings, PanopticSettings
-from pipelines.panoptic.supervision import Classes, boxes_of, full_labels
+from pipelines.panoptic.supervision import Boxes, Classes, boxes_of, full_labels
 from stages.cues.views import read_image
 from stages.labels.coco import Entry
 from stages.labels.given import is_full
@@ -39,6 +40,15 @@ from stages.segmentation.training import load_segmentation, segmentation_trainin
 
 KEPT = layout.WORK / "panoptic-rounds"
 LABELS, NETWORK = "labels", "network"
+
+
+class Relabelled(TypedDict):
+    """The labels of one image: ``labels`` (H, W) int16, ``instances`` (H, W) int32, which count the ``boxes``."""
+
+    image: Entry
+    labels: np.ndarray
+    instances: np.ndarray
+    boxes: Boxes
 
 
 def refine(file: str, params: Path, settings: PanopticSettings, runtime: RuntimeSettings, seed: int, weak: Entry,
@@ -117,26 +127,28 @@ def relabel(file: str, params: Path, settings: PanopticSettings, runtime: Runtim
     """The labels that the network of a round gives; leaves ``KEPT/<number>/labels``."""
     folder = KEPT / str(number)
 
-    def build(device: torch.device) -> Callable[[str, Entry, Tensor], dict[str, object]]:
+    def build(device: torch.device) -> Callable[[str, Entry, Tensor], Relabelled]:
         model, _ = load_segmentation(folder / NETWORK, device)
         return partial(relabel_image, model, device, groups, weak["categories"], classes, boxes, settings, number + 1)
 
-    def write(path: Path, result: Mapping[str, object]) -> None:
-        image, labels, instances = result["image"], result["labels"], result["instances"]
-        assert isinstance(image, dict) and isinstance(labels, np.ndarray) and isinstance(instances, np.ndarray)
-        write_maps(path.parent, image, labels, instances, classes)
+    def write(path: Path, result: Relabelled) -> None:
+        write_maps(path.parent, classes=classes, **result)
+
+    def finish(results: Path) -> dict[str, str | Path]:
+        close_maps(results, weak["images"], weak["categories"])
+        return {}
 
     walk_stage(file, params, runtime, {"": weak["images"]}, key=layout.image_key, load=read_image, build=build,
                inputs=[layout.WEAK["train"], layout.IMAGES, boxes, folder / NETWORK / "weights.pt"],
                parameters=[settings.rounds.model_dump(mode="json", exclude={"rounds"}), settings.inference.max_pixels,
                            settings.inference.flip, number],
                output=folder / LABELS, description=f"labels after round {number + 1}", suffix=".png", write=write,
-               part="relabel")
+               finish=finish, part="relabel")
 
 
 def relabel_image(model: SegmentationNetwork, device: torch.device, groups: Mapping[int, Sequence[Entry]],
                   categories: Sequence[Entry], classes: Classes, boxes: Path, settings: PanopticSettings, number: int,
-                  name: str, image: Entry, pixels: Tensor) -> dict[str, object]:
+                  name: str, image: Entry, pixels: Tensor) -> Relabelled:
     """The labels of one image that follow a training; those of an image that is labelled in full stay its own.
 
     Args:
@@ -152,13 +164,13 @@ def relabel_image(model: SegmentationNetwork, device: torch.device, groups: Mapp
         pixels: (3, H, W) uint8.
 
     Returns:
-        ``image``, ``labels`` (H, W) int16, ``instances`` (H, W) int32.
+        What ``write_maps`` takes.
     """
     annotations = groups[image["id"]]
+    given = boxes_of(image, annotations, classes)
     if is_full(image):
         labels, instances = full_labels(image, annotations, categories, classes)
-        return {"image": image, "labels": labels, "instances": instances}
-    given = boxes_of(image, annotations, classes)
+        return {"image": image, "labels": labels, "instances": instances, "boxes": given}
     size = (image["height"], image["width"])
     cues = read_box_cues(boxes, image, len(given))
     agreement = paint(given, source_masks(cues, given, size, "agreement", annotations), size)
@@ -166,7 +178,7 @@ def relabel_image(model: SegmentationNetwork, device: torch.device, groups: Mapp
     best, channel = refined_probabilities(log_q, pixels.to(device), settings.rounds.crf).max(0)
     predicted = np.array(classes.used, np.int16)[channel.cpu().numpy()]
     labels = next_labels(predicted, image, given, agreement, classes, settings.rounds, number, best.cpu().numpy())
-    return {"image": image, "labels": labels, "instances": instances_of(labels, given, classes)}
+    return {"image": image, "labels": labels, "instances": instances_of(labels, given, classes), "boxes": given}
 
 
 def semantic_log_probabilities(model: SegmentationNetwork, pixels: Tensor, classes: Classes,

@@ -27,13 +27,15 @@ def figures_path(method: str) -> Path:
     return layout.method_data(method) / "figures.json"
 
 
-def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iterable[str | Path] = ()) -> None:
+def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iterable[str | Path] = (),
+                  placed: Mapping[str, str | Path] | None = None) -> None:
     """Write the method's numbers.
 
     Args:
         path: data/<method>/figures.json.
         figures: at most three, by the names that people say, units in docs/metrics.md.
         measured: files and folders beside ``path`` that `score` measures; absent ones are left out.
+        placed: more of them, which other stages have made and put in place: their names from data/<method> on.
 
     Raises:
         ValueError: more than three numbers, something that is no finite number, or a path that is not beside ``path``.
@@ -46,6 +48,7 @@ def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iter
         raise ValueError(f"{path}: not a finite number: {', '.join(wrong)}")
     digests = {Path(place).relative_to(path.parent).as_posix(): content_digest(place)
                for place in measured if Path(place).exists()}
+    digests |= {name: content_digest(place) for name, place in (placed or {}).items()}
     write_json(path, {"figures": dict(figures), "measured": dict(sorted(digests.items()))}, indent=2)
 
 

@@ -14,12 +14,14 @@ from panoptic_scenes import (
     SKY,
     THINGS_ONLY,
     annotation,
+    boxes,
     drawn,
     image_entry,
 )
 
-from pipelines.panoptic.cues import cue_maps, read_maps, stuff_of, write_maps
+from pipelines.panoptic.cues import close_maps, cue_maps, read_maps, stuff_of, write_maps
 from pipelines.panoptic.settings import PanopticSettings
+from stages.labels.panoptic import read_panoptic, read_segments
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_npz
 
@@ -100,26 +102,50 @@ def test_masks_of_other_boxes_are_refused(stored):
                  SETTINGS)
 
 
-def test_maps_come_back_as_they_were(tmp_path):
-    labels, instances = drawn("12.4", "1333"), np.array([[1, 0, -1, 0], [1, 2, -1, 65000]], np.int32)
-    write_maps(tmp_path, image_entry(2, 4), labels, instances, CLASSES)
-    found = read_maps(tmp_path, image_entry(2, 4), CLASSES)
+GIVEN = boxes((0, 0, 2, 2, CAT), (1, 1, 4, 2, DOG))
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(CLASSES, drawn("12.4", "1333")),
+                                                 (THINGS_ONLY, drawn("10.0", "1222"))])
+def test_maps_come_back_as_they_were(tmp_path, classes, labels):
+    instances = np.array([[1, 0, -1, 0], [1, 2, -1, 2]], np.int32)
+    image = image_entry(2, 4)
+    write_maps(tmp_path, image, labels, instances, boxes(*(
+        (*box, classes.things[place]) for place, box in enumerate(GIVEN.xyxy))), classes)
+    close_maps(tmp_path, [image], CATEGORIES)
+    close_maps(tmp_path, [image], CATEGORIES)  # after a kill
+    found = read_maps(tmp_path, image, classes)
     assert np.array_equal(found[0], labels) and np.array_equal(found[1], instances)
-    assert cv2.imread(str(tmp_path / "000000000001.png"), cv2.IMREAD_UNCHANGED).tolist() == [[2, 5, 255, 9],
-                                                                                            [2, 7, 7, 7]]
+    semantic = cv2.imread(str(tmp_path / "000000000001.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(semantic, np.array([*(classes.category(channel) for channel in range(5)[:len(
+        classes.category_ids) + 1]), 255])[labels])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000001.png", "panoptic", "panoptic.json"]
+
+
+def test_the_instances_are_coco_panoptic(tmp_path):
+    image, labels = image_entry(2, 4), drawn("12.4", "1333")
+    write_maps(tmp_path, image, labels, np.array([[1, 0, -1, 0], [1, 2, -1, 2]]), GIVEN, CLASSES)
+    close_maps(tmp_path, [image], CATEGORIES)
+    annotation, = read_panoptic(tmp_path / "panoptic.json")["annotations"]
+    info = annotation["segments_info"]
+    segments = read_segments(tmp_path / "panoptic" / annotation["file_name"], (2, 4), info)
+    named = np.array([0, *(part["category_id"] for part in info)])[segments]
+    assert named.tolist() == [[2, 5, 0, 9], [2, 7, 0, 7]], "what is undecided, and a thing of no instance, is void"
+    assert [part["category_id"] for part in info] == [2, 7, 5, 9]
 
 
 def test_bad_maps_are_said(tmp_path):
-    write_maps(tmp_path, image_entry(2, 4), drawn("1122", "1122"), np.ones((2, 4), np.int32), CLASSES)
+    image = image_entry(2, 4)
+    write_maps(tmp_path, image, drawn("1122", "1122"), np.zeros((2, 4), np.int32), boxes(), CLASSES)
     with pytest.raises(UserError, match="4 x 3 pixels"):
         read_maps(tmp_path, image_entry(3, 4), CLASSES)
     cv2.imwrite(str(tmp_path / "000000000001.png"), np.full((2, 4), 77, np.uint8))
     with pytest.raises(UserError, match=r"the values \[77\] are no category ids"):
-        read_maps(tmp_path, image_entry(2, 4), CLASSES)
-    write_maps(tmp_path, image_entry(2, 4), drawn("1122", "1122"), np.ones((2, 4), np.int32), CLASSES)
-    (tmp_path / "instances/000000000001.png").unlink()
-    with pytest.raises(UserError, match="instances/000000000001.png: a PNG of 16 bits"):
-        read_maps(tmp_path, image_entry(2, 4), CLASSES)
+        read_maps(tmp_path, image, CLASSES)
+    write_maps(tmp_path, image, drawn("1122", "1122"), np.zeros((2, 4), np.int32), boxes(), CLASSES)
+    (tmp_path / "panoptic/000000000001.png").unlink()
+    with pytest.raises(UserError, match="panoptic/000000000001.png: an RGB PNG"):
+        read_maps(tmp_path, image, CLASSES)
 
 
 def test_dog_and_cat_are_told_apart_where_their_boxes_meet(stored):

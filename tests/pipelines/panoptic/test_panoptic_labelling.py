@@ -156,6 +156,16 @@ def test_files_hold_what_the_labels_say(tmp_path):
     json.loads((tmp_path / "panoptic_val.json").read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
+def test_parts_of_one_class_of_stuff_become_one_segment(tmp_path):
+    left, right = np.zeros((2, 3, 4), bool)
+    left[:, 0] = right[:, 3] = True
+    rows = [{"image_id": 1, "category_id": category, "segmentation": rle.encode(mask), "score": 1.0}
+            for category, mask in ((5, left), (2, left & False | (np.arange(4) == 1)), (5, right))]
+    write_split(tmp_path / "panoptic.json", [image_entry(3, 4)], CATEGORIES, rows, None, False)
+    info = read_panoptic(tmp_path / "panoptic.json")["annotations"][0]["segments_info"]
+    assert [(part["category_id"], part["area"]) for part in info] == [(5, 6), (2, 3)]
+
+
 def test_where_labels_overlap_the_smaller_is_on_top():
     small, large = np.zeros((2, 3, 4), bool)
     small[1, 1] = large[:2, :2] = True
