@@ -109,7 +109,7 @@ def check_engine(settings: SimpleNamespace) -> None:
     """The chosen engine must be installed, and able to make the network, and the panoptic method's box detector."""
     engines.check(settings.detector)
     if settings.method == "panoptic":
-        engines.check(box_detector(settings.panoptic.detector, settings.detector))
+        engines.check(box_detector(settings.panoptic.detector, settings.detector), "panoptic.detector")
 
 
 def count_images(settings: SimpleNamespace) -> tuple[int, float]:

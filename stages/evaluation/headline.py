@@ -12,6 +12,9 @@ from stages.evaluation.records import Metrics, Record, look_up, pick
 LABELS = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "object_mIoU": "objects.mean_iou",
           "recall": "objects.recall50", "separated_mIoU": "separated.mean_iou", "semantic_mIoU": "semantic.mIoU"}
 """Names and places of the figures of pseudo-labels."""
+PANOPTIC = {"PQ": "all.PQ", "PQ_things": "things.PQ", "PQ_stuff": "stuff.PQ"}
+"""Names and places of the figures of a panoptic output; they take the room of :data:`LESS` in the headline."""
+LESS = ("AP25", "separated_mIoU")
 DETECTOR = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "LVIS_AP": "lvis.AP", "PQ": "panoptic.PQ"}
 RETENTION = {"AP50": "retention.voc.AP50", "AP": "retention.coco.AP"}
 NO_REFERENCE = "unknown before a run with method: masks"
@@ -21,19 +24,26 @@ BARS = {"AP50": "AP50", "AP": "coco_AP", "object_mIoU": "mean_iou"}
 
 
 def headline_of_labels(detail: Record, figures: Mapping[str, float]) -> Metrics:
-    """``labels``, ``labels_val`` if the method makes those, and ``method`` with the method's own figures.
+    """``labels``, ``labels_val`` if the method makes those, ``panoptic`` (or ``panoptic_val``, where the method makes
+    that) if it has a panoptic output, and ``method`` with the method's own figures.
 
     Args:
         detail: all figures, as metrics/detail/score.json holds them.
         figures: the method's own, as in ``stages.labels.figures``.
     """
     result: Metrics = {}
+    output = next(((name, detail[split]["panoptic_output"])
+                   for name, split in (("panoptic_val", "val"), ("panoptic", "train"))
+                   if look_up(detail, f"{split}.panoptic_output.available")), None)
+    wanted = {name: place for name, place in LABELS.items() if output is None or name not in LESS}
     for name, split in (("labels", "train"), ("labels_val", "val")):
         reason = detail.get(f"{split}_reason", detail.get("reason") if split == "train" else None)
         if split in detail:
-            result[name] = pick(detail[split], LABELS)
+            result[name] = pick(detail[split], wanted)
         elif reason is not None:
             result[name] = f"no truth: {reason}"
+    if output is not None:
+        result[output[0]] = pick(output[1], PANOPTIC)
     return result | ({"method": dict(figures)} if figures else {})
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.evaluation.inputs import read_labels, read_truth
+from stages.evaluation.label_maps import measure_maps
 from stages.evaluation.measure import measure
+from stages.evaluation.panoptic_output import measure_panoptic
 from stages.evaluation.points import measure_points
 from stages.evaluation.records import Metrics
 from stages.evaluation.semantic import covers
@@ -20,7 +22,8 @@ def score_files(labels: Mapping[str, Path], data: Path, settings: ScoreSettings,
 
     Args:
         labels: split -> COCO instances.
-        data: the method's folder; its sub-folders semantic/ and points/<split>/ are measured too if they exist.
+        data: the method's folder; its sub-folders semantic/ and points/<split>/, its panoptic output and the label maps
+            that its maps.json lists are measured too if they exist.
         settings: what counts.
         runtime: workers.
 
@@ -42,6 +45,11 @@ def score_files(labels: Mapping[str, Path], data: Path, settings: ScoreSettings,
         splits[split] = measure(truth, found, settings, settings.min_score, runtime, folder)
         if (data / "points" / split).exists():
             splits[split]["points"] = measure_points(data / "points" / split, truth.images, truth.annotations)
+        splits[split]["panoptic_output"] = measure_panoptic(
+            data / layout.panoptic(data.name, split).name, truth, runtime)
+        maps = measure_maps(data / layout.label_maps(data.name).name, truth, runtime) if split == "train" else {}
+        if maps:
+            splits[split]["maps"] = maps
     if not splits:
         return {"available": 0, "reason": reasons["train"]}
     return {"available": 1, **splits, **{f"{split}_reason": reason for split, reason in reasons.items()}}

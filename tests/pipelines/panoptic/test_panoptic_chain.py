@@ -51,7 +51,7 @@ PARAMS = {
                 "allow_empty_classes": True},
     "annotations": {"kinds": ["boxes", "tags"], "tag_crops": {"columns": 2, "rows": 2, "width": 40, "height": 30}},
     "proposals": {"limit": 50, "hierarchy": {"regions": 60}},
-    "detector": {"engine": "torchvision"}, "report": {"gallery_images": 2, "validation_images": 1},
+    "detector": {"engine": "torchvision"}, "score": {}, "report": {"gallery_images": 2, "validation_images": 1},
 }
 
 
