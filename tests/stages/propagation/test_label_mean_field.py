@@ -89,7 +89,7 @@ def test_all_pairs_against_brute_force(labels, height, width, steps, normalisati
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-@pytest.mark.parametrize(("labels", "height", "width"), [(3, 5, 6), (1, 2, 3), (2, 1, 1)])
+@pytest.mark.parametrize(("labels", "height", "width"), [(3, 3, 4), (1, 2, 3), (2, 1, 1)])
 def test_gradient_by_finite_differences(labels, height, width, normalisation):
     unary, image = noise(labels, height, width)
     kernels = image_kernels(image, **WIDTHS, normalisation=normalisation)
