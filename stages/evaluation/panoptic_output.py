@@ -20,7 +20,8 @@ from stages.evaluation.painting import by_size, segment_map
 from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality, void_mask
 from stages.evaluation.records import Metrics, Record
 from stages.labels import rle
-from stages.labels.panoptic import png_folder, read_panoptic, read_segments
+from stages.labels.panoptic import png_folder, read_panoptic
+from stages.labels.segments import read_segments
 from stages.runtime.errors import UserError
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
-from stages.labels.panoptic import read_segments
+from stages.labels.segments import read_segments
 from stages.prepare.sources import SourceImage
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from stages.labels import rle
 from stages.labels.coco import write_instances
-from stages.labels.panoptic import png_folder, write_panoptic, write_segments
+from stages.labels.panoptic import png_folder, write_panoptic
+from stages.labels.segments import write_segments
 from stages.runtime import layout
 from stages.runtime.files import read_json, write_json
 from tests.stages.evaluation.scenes import annotation, scene, square

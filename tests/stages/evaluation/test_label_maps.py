@@ -10,7 +10,8 @@ from stages.evaluation.label_maps import COLUMNS, measure_maps, round_rows
 from stages.evaluation.score import main
 from stages.labels import rle
 from stages.labels.map_list import LabelMap, write_map_list
-from stages.labels.panoptic import png_folder, write_panoptic, write_segments
+from stages.labels.panoptic import png_folder, write_panoptic
+from stages.labels.segments import write_segments
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
@@ -54,9 +55,9 @@ def test_by_hand(tmp_path):
 
 
 def test_the_truth_is_perfect_and_nothing_is_nothing(tmp_path):
-    found = keep(tmp_path, truth_of(TRUE, SCENE), truth=TRUE, nothing=np.full_like(TRUE, 255))
+    found = keep(tmp_path, truth_of(TRUE, SCENE), perfect=TRUE, nothing=np.full_like(TRUE, 255))
     perfect = {"precision": 100.0, "recall": 100.0, "IoU": 100.0}
-    assert found["truth"] == {"things": perfect, "stuff": perfect, "all": perfect, "decided_pixels": 100.0}
+    assert found["perfect"] == {"things": perfect, "stuff": perfect, "all": perfect, "decided_pixels": 100.0}
     empty = {"recall": 0.0, "IoU": 0.0}
     assert found["nothing"] == {"things": empty, "stuff": empty, "all": empty, "decided_pixels": 0.0}
 

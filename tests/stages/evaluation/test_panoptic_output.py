@@ -12,7 +12,8 @@ from stages.evaluation.inputs import Truth
 from stages.evaluation.panoptic_output import join_stuff, measure_panoptic
 from stages.evaluation.score import main
 from stages.labels import rle
-from stages.labels.panoptic import png_folder, write_panoptic, write_segments
+from stages.labels.panoptic import png_folder, write_panoptic
+from stages.labels.segments import write_segments
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json

@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.labels.panoptic import (
-    decode_ids,
-    encode_ids,
-    png_folder,
-    read_panoptic,
-    read_segments,
-    segments_info,
-    write_panoptic,
-    write_segments,
-)
+from stages.labels.panoptic import png_folder, read_panoptic, write_panoptic
+from stages.labels.segments import decode_ids, encode_ids, read_segments, segments_info, write_segments
 from stages.runtime.errors import UserError
 
 CATEGORIES = [{"id": 3, "name": "cat", "isthing": 1}, {"id": 300, "name": "sky", "isthing": 0}]

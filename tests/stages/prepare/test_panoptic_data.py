@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from stages.labels import rle
-from stages.labels.panoptic import png_folder, write_panoptic, write_segments
+from stages.labels.panoptic import png_folder, write_panoptic
+from stages.labels.segments import write_segments
 from stages.prepare.kinds import needed_paths
 from stages.prepare.settings import DatasetSettings
 from stages.runtime.errors import UserError
