@@ -16,7 +16,8 @@ from pipelines.panoptic.supervision import Boxes, Classes, boxes_of, full_labels
 from stages.labels.coco import Entry
 from stages.labels.given import is_full
 from stages.labels.maps import upsample_cells
-from stages.labels.panoptic import VOID, decode_ids, png_folder, write_panoptic, write_segments
+from stages.labels.panoptic import VOID, png_folder, write_panoptic
+from stages.labels.segments import decode_ids, write_segments
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, read_npz, write_json

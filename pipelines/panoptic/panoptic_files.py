@@ -9,7 +9,8 @@ import numpy as np
 
 from stages.labels import rle
 from stages.labels.coco import Entry, is_thing
-from stages.labels.panoptic import png_folder, write_panoptic, write_segments
+from stages.labels.panoptic import png_folder, write_panoptic
+from stages.labels.segments import write_segments
 from stages.runtime import layout
 from stages.segmentation.labels import IGNORE, id_map, index_table, read_indices, write_semantic_png
 

@@ -18,7 +18,8 @@ from chain import digests, working_in
 from pipelines.panoptic.cues import read_maps
 from pipelines.panoptic.supervision import classes_of
 from stages.labels import rle
-from stages.labels.panoptic import read_panoptic, read_segments
+from stages.labels.panoptic import read_panoptic
+from stages.labels.segments import read_segments
 from stages.runtime.errors import UserError
 
 WIDTH, HEIGHT = 64, 48

@@ -21,7 +21,8 @@ from panoptic_scenes import (
 
 from pipelines.panoptic.cues import close_maps, cue_maps, read_maps, stuff_of, write_maps
 from pipelines.panoptic.settings import PanopticSettings
-from stages.labels.panoptic import read_panoptic, read_segments
+from stages.labels.panoptic import read_panoptic
+from stages.labels.segments import read_segments
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_npz
 

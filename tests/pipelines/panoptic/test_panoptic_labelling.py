@@ -16,7 +16,8 @@ from pipelines.panoptic.panoptic_files import paint_segments, undecided_share, w
 from pipelines.panoptic.settings import PanopticInferenceSettings
 from stages.cues.backbone import Grid
 from stages.labels import rle
-from stages.labels.panoptic import read_panoptic, read_segments
+from stages.labels.panoptic import read_panoptic
+from stages.labels.segments import read_segments
 from stages.runtime.files import write_npz
 
 HEIGHT, WIDTH = 12, 20
