@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 METHOD ?= irnet
 PRESET ?= pipelines/presets/shapes.yaml
+JOBS ?= 1
 BIN := $(CURDIR)/.venv/bin
 DETECTRON2 := git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
 export PATH := $(BIN):$(PATH)
@@ -58,7 +59,8 @@ bench: install
 	$(BIN)/python -m benchmarks.run
 
 ablation: install
-	$(BIN)/python -m pipelines.ablation $(METHOD)
+	$(BIN)/python -m pipelines.ablation $(METHOD) --jobs $(JOBS) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS))
 
 photos: install
 	@test -n "$(ROOT)" || { echo "error: make photos METHOD=$(METHOD) ROOT=folder [WEIGHTS=file]"; exit 1; }

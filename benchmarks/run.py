@@ -77,8 +77,10 @@ def versions() -> dict[str, str]:
 
 def format_table(rows: dict[str, dict[str, Any]]) -> str:
     """The rows as aligned text; a dash where a row has no such figure."""
-    lines = [["", *COLUMNS]]
-    lines += [[name, *(_cell(figures.get(column)) for column in COLUMNS)] for name, figures in rows.items()]
+    more = [column for column in dict.fromkeys(key for figures in rows.values() for key in figures)
+            if column not in COLUMNS]  # what only this benchmark measures
+    lines = [["", *COLUMNS, *more]]
+    lines += [[name, *(_cell(figures.get(column)) for column in (*COLUMNS, *more))] for name, figures in rows.items()]
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     return "\n".join(
         "  ".join(

@@ -1,0 +1,1 @@
+"""What is done in which order: the methods, the check before a run, and commands of several runs."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.panoptic.settings import box_detector
-from pipelines.settings import IRNET_MAPS, load_params, methods_run
+from pipelines.settings import IRNET_FIELDS, IRNET_MAPS, load_params, methods_run, taken_of_irnet, wants_proposals
 from stages.detector import engines
+from stages.prepare.budget import budget_of
 from stages.prepare.kinds import needed_paths
 from stages.proposals import costs as proposal_costs
 from stages.runtime import layout
@@ -70,18 +73,21 @@ def check_maps(settings: SimpleNamespace) -> None:
                         f"named by its id in twelve digits")
 
 
-def wants_proposals(method: str) -> bool:
-    """Does a stage of the method depend on the proposals?"""
-    own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
-    return any("data/proposals" in stage["deps"] for stage in own.values())
-
-
 def check_proposals(settings: SimpleNamespace) -> None:
-    """The file of proposals, if the chosen method wants one."""
+    """The file of proposals, if the chosen method wants one; and nothing is to be said of them if it wants none."""
     chosen = settings.proposals
+    if "proposal" in settings.score.oracle and not wants_proposals(settings.method):
+        raise UserError(f"score.oracle: proposal needs a method that uses proposals, {settings.method} uses none; "
+                        f"remove it")
     if chosen.provider == "file" and wants_proposals(settings.method) and not Path(chosen.source).exists():
         raise UserError(f"proposals.source: there is no {chosen.source}; name a file of COCO results, or a folder of "
                         f"such files, or set proposals.provider: hierarchy and proposals.source: {layout.IMAGES}")
+    for kind, folder in chosen.maps.folders().items() if wants_proposals(settings.method) else ():
+        made = [str(IRNET_FIELDS)] if kind == "boundary" else []
+        if not folder.is_dir() and str(folder) not in made:
+            either = f", or {made[0]}, which this project's IRNet makes on the way" if made else ""
+            raise UserError(f"proposals.maps.{kind}: there is no folder {folder}{nearest(str(folder), made)}; put one "
+                            f".npz per image there, or write {layout.IMAGES}, which stands for none{either}")
 
 
 def _weights(value: object, where: str) -> list[tuple[str, str]]:
@@ -122,7 +128,20 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
         suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
         count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
         pixels = _PIXELS.get(dataset.kind, 500.0 * 375)
+    budget = budget_of(dataset, settings.method, settings.annotations.model_dump(), settings.evaluate.model_dump())
+    count = min(count, budget.images if budget else count)
     return min(count, dataset.limit or count), pixels
+
+
+def stages_for(stages: Mapping[str, Any], wanted: Sequence[Path]) -> list[str]:
+    """The stages of a dvc.yaml that lead to some of their outputs, in the file's order."""
+    paths, names = {str(path) for path in wanted}, set[str]()
+    while True:
+        more = {name for name, stage in stages.items() if paths & set(map(str, stage.get("outs", [])))} - names
+        if not more:
+            return [name for name in stages if name in names]
+        names |= more
+        paths |= {dep for name in more for dep in stages[name]["deps"]}
 
 
 def describe(settings: SimpleNamespace) -> list[str]:
@@ -134,15 +153,15 @@ def describe(settings: SimpleNamespace) -> list[str]:
     images, pixels = count_images(settings)
     methods = methods_run(settings)
     seconds, size, chain = 0.0, images * pixels * 0.5, list[str]()
-    if wants_proposals(settings.method):
-        took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
-        seconds, size, chain = seconds + took, size + kept, ["propose"]
     for method in methods:
         own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
-        if method == settings.method:
+        if method != settings.method:  # what the other one needs of it, and no pictures
+            chain += [f"{method}'s {name}" for name in stages_for(own, taken_of_irnet(settings))]
+        else:
+            if wants_proposals(method):
+                took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
+                seconds, size, chain = seconds + took, size + kept, [*chain, "propose"]
             chain += list(own)
-        else:  # pictures of a method that another builds on are not drawn
-            chain += [f"{method}'s {name}" for name in own if name != "illustrate"]
         if (Path("pipelines") / method / "costs.py").exists():
             costs = importlib.import_module(f"pipelines.{method}.costs")
             took, kept = costs.estimate(getattr(settings, method), images, pixels, device.type, workers)

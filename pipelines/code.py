@@ -2,6 +2,7 @@
 
 Each holds two digests: of the code (see stages/runtime/fingerprint.py) and of the settings that the stage's dvc.yaml
 names, defaults filled in. So a mended line, and a changed default, rerun what uses them, and no dvc.yaml lists files.
+What a stage takes from further sections under some condition only is a third line: a list of parameters knows no "if".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stages.prepare.budget import budget_of
 from stages.runtime import fingerprint
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
@@ -47,6 +49,16 @@ def filled(text: str, settings: SimpleNamespace) -> str:
     return re.sub(r"\$\{([\w.]+)\}", lambda found: str(value_at(settings, found[1])), text)
 
 
+def conditions(settings: SimpleNamespace) -> dict[str, str]:
+    """Stage of the common chain -> a line on what it takes from further sections, where it does.
+
+    With a budget `prepare` draws as many images as the labels cost; without one no other supervision redoes the images.
+    """
+    budget = budget_of(settings.dataset, settings.method, settings.annotations.model_dump(),
+                       settings.evaluate.model_dump())
+    return {} if budget is None else {"prepare": f"images {budget.images}\n"}
+
+
 def write_fingerprints(settings: SimpleNamespace, folder: Path = FOLDER) -> None:
     """Write the files of all stages of the common chain and of all folders with a dvc.yaml.
 
@@ -55,6 +67,7 @@ def write_fingerprints(settings: SimpleNamespace, folder: Path = FOLDER) -> None
         folder: where to.
     """
     chosen = {name: str(value_at(settings, name)) for name in fingerprint.choosing_settings()}
+    conditional = conditions(settings)
     own = Path("pipelines").glob("*/dvc.yaml")
     chains = {Path(): Path("dvc.yaml"), **{Path(path.parent.name): path for path in own}}
     for part, path in chains.items():
@@ -65,8 +78,8 @@ def write_fingerprints(settings: SimpleNamespace, folder: Path = FOLDER) -> None
             names = [filled(str(entry), settings) for entry in stage.get("params", [])]
             values = {name: value_at(settings, name) for name in names}
             digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
-            write_text(folder / part / name,
-                       f"code {fingerprint.fingerprint(module, chosen)}\nsettings {digest}\n")
+            write_text(folder / part / name, f"code {fingerprint.fingerprint(module, chosen)}\nsettings {digest}\n"
+                                             + (conditional.get(name, "") if part == Path() else ""))
 
 
 def check_dependencies() -> None:

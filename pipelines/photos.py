@@ -20,17 +20,27 @@ from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.settings import nearest, read_yaml
 
+
+def _of_large_objects(place: str) -> tuple[str, dict[str, str]]:
+    """Figures of labels of val at a place in the detail, on objects of at least 32 x 32 px where that is said."""
+    return ("metrics/detail/score.json", {
+        "ap50": f"{place}.voc.AP50", "coco_ap": f"{place}.coco.AP",
+        "mean_iou_per_object": f"{place}.size.medium_and_large.mean_iou",
+        "objects": f"{place}.size.medium_and_large.objects",
+        "mean_iou_separated": f"{place}.separated.medium_and_large.mean_iou",
+        "separated": f"{place}.separated.medium_and_large.objects"})
+
+
 FIGURES: dict[str, tuple[str, dict[str, str]]] = {
     "labels_train": ("metrics/detail/score.json", {
         "ap25": "train.voc.AP25", "ap50": "train.voc.AP50", "coco_ap": "train.coco.AP", "miou": "train.semantic.mIoU",
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
         "labels": "train.objects.labels", "objects": "train.objects.objects"}),
-    # What the same generator makes of images that it never saw, on objects of at least 32 x 32 px.
-    "labels_val": ("metrics/detail/score.json", {
-        "ap50": "val.voc.AP50", "coco_ap": "val.coco.AP", "mean_iou_per_object": "val.size.medium_and_large.mean_iou",
-        "objects": "val.size.medium_and_large.objects",
-        "mean_iou_separated": "val.separated.medium_and_large.mean_iou",
-        "separated": "val.separated.medium_and_large.objects"}),
+    # What the same generator makes of images that it never saw, of some methods also from the annotated points.
+    "labels_val": _of_large_objects("val"),
+    "labels_val_points": _of_large_objects("val_points"),
+    # The best proposal of every object, where a row has score.oracle: [proposal].
+    "oracle_val": _of_large_objects("oracle.objects.proposal"),
     "detector_val": ("metrics/detail/evaluate.json", {
         "ap25": "voc.AP25", "ap50": "voc.AP50", "coco_ap": "coco.AP", "miou": "painted.mIoU", "pq": "panoptic.PQ"}),
 }
@@ -58,9 +68,9 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
     seconds = 0.0
     found: Tree = {}
     for row, change in rows.items():
-        seconds += workspace.reproduce(changed(params, change["set"]), "score")
-        found |= {f"{group}_{row}": _figures(workspace, group) for group in ("labels_train", "labels_val")}
-    seconds += workspace.reproduce(params, "report")
+        seconds += workspace.reproduce(changed(params, change["set"]), "score").seconds
+        found |= {f"{group}_{row}": _figures(workspace, group) for group in FIGURES if group != "detector_val"}
+    seconds += workspace.reproduce(params, "report").seconds
     found |= {group: _figures(workspace, group) for group in FIGURES}
     found |= {f"maps_train_{name}": figures["things"] for name, figures in _maps(workspace).items()}
     found = {row: figures for row, figures in found.items() if figures}
@@ -68,7 +78,9 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
         found[path.stem] = read_json(path)
     found["all"] = {"seconds": round(seconds, 1)}
     print(f"report: {workspace.folder / 'metrics/report/index.html'}")
-    return {**found, "run": {**provenance(shown), **({"rows": rows} if rows else {})}}
+    proposals = workspace.read("metrics/detail/score.json").get("proposals")
+    return {**found, "run": {**provenance(shown), **({"rows": rows} if rows else {}),
+                             **({"proposals": proposals} if proposals else {})}}
 
 
 def _maps(workspace: Workspace) -> dict[str, Tree]:

@@ -35,6 +35,8 @@ SUPERVISION: dict[str, list[tuple[str, ...]]] = {
 
 # Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
 IRNET_MAPS = layout.method_data("irnet") / "semantic"
+# Class boundaries that proposals take from it, if `proposals.maps.boundary` names this folder.
+IRNET_FIELDS = layout.method_data("irnet") / "fields"
 
 SECTIONS: dict[str, Any] = {
     "method": str, "seed": int, "runtime": RuntimeSettings, "dataset": DatasetSettings,
@@ -67,14 +69,32 @@ def load_params(path: Path) -> SimpleNamespace:
     if settings.method == "bestie" and settings.bestie.cues.source == "points" and "points" not in given:
         raise UserError(f"{path}: annotations.kinds: bestie.cues.source is points, which needs points beside tags, "
                         f"found {', '.join(given)}; write [tags, points], or bestie.cues.source: peaks")
+    if settings.method == "wise" and settings.wise.cues.source == "points" and "points" not in given:
+        raise UserError(f"{path}: annotations.kinds: wise.cues.source is points, found {', '.join(given)}; write "
+                        f"[points], or wise.cues.source: peaks, which needs tags alone")
     return settings
 
 
 def methods_run(settings: SimpleNamespace) -> list[str]:
     """The methods whose chains run, in their order: the chosen one, and before it what it builds on."""
+    before = ["irnet"] if taken_of_irnet(settings) and settings.method != "irnet" else []
+    return [*before, settings.method]
+
+
+def taken_of_irnet(settings: SimpleNamespace) -> list[Path]:
+    """What the chosen method takes from the chain of IRNet: folders that its stages make."""
+    taken = []
     if settings.method == "bestie" and Path(settings.bestie.maps.folder) == IRNET_MAPS:
-        return ["irnet", "bestie"]
-    return [settings.method]
+        taken.append(IRNET_MAPS)
+    if wants_proposals(settings.method) and Path(settings.proposals.maps.boundary) == IRNET_FIELDS:
+        taken.append(IRNET_FIELDS)
+    return taken
+
+
+def wants_proposals(method: str, root: Path = Path()) -> bool:
+    """Does a stage of the method, in the clone at ``root``, depend on the proposals?"""
+    own = read_yaml(root / "pipelines" / method / "dvc.yaml")["stages"]
+    return any("data/proposals" in stage["deps"] for stage in own.values())
 
 
 def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -84,6 +104,8 @@ def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
     kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
     if method == "bestie" and params["bestie"].get("cues", {}).get("source") == "points":
         kinds.append("points")
+    if method == "wise":
+        kinds = ["tags"] if params["wise"].get("cues", {}).get("source") == "peaks" else ["points"]
     if kinds and "masks" in given and params["annotations"].get("masked_images", 1) != 1:
         kinds.append("masks")
     return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}

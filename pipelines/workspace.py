@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,19 @@ def changed(params: Mapping[str, object], changes: Mapping[str, object]) -> Tree
     return copy
 
 
+@dataclass(frozen=True)
+class Reproduced:
+    """What a ``dvc repro`` did.
+
+    Attributes:
+        seconds: that it took.
+        ran: names of the stages that ran; the others were up to date, or came out of the cache.
+    """
+
+    seconds: float
+    ran: tuple[str, ...] = ()
+
+
 class Workspace:
     """A folder ``.work/workspaces/<name>`` in which DVC runs; its results are kept, so that a second run is short."""
 
@@ -57,30 +73,73 @@ class Workspace:
         if not (self.folder / ".dvc").exists():
             self._dvc("init", "--no-scm", "--quiet")
             self._dvc("config", "core.analytics", "false", "--quiet")
+            self._dvc("config", "core.check_update", "false", "--quiet")
         # One cache for the clone and its workspaces: a stage that ran with the same inputs is never run twice.
         self._dvc("cache", "dir", "--local", "--quiet", str(_cache()))
 
     def _dvc(self, *words: str) -> None:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-                       "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1"}
-        result = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=self.folder, env=environment, check=False)
-        if result.returncode:
+        if subprocess.run(self._command(*words), cwd=self.folder, env=_environment(), check=False).returncode:
             raise UserError(f"`dvc {words[0]}` failed in {self.folder}; its messages are above")
 
-    def reproduce(self, params: Mapping[str, object], target: str) -> float:
-        """Write params.yaml, bring ``target`` up to date and give the seconds that this took."""
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "dvc", *words]
+
+    def reproduce(self, params: Mapping[str, object], *targets: str, log: Path | None = None) -> Reproduced:
+        """Write params.yaml and bring ``targets`` up to date.
+
+        Args:
+            params: content of params.yaml.
+            targets: stages as DVC names them.
+            log: file to which all messages are added; without it they go to the terminal.
+
+        Raises:
+            UserError: settings that are wrong, or a stage that failed; with a log, its last error and its path.
+        """
         write_text(self.folder / "params.yaml", yaml.safe_dump(dict(params), sort_keys=False))
         load_params(self.folder / "params.yaml")
         mended = mend(self.folder)
         if mended:
             print(mended, flush=True)
-        started = time.monotonic()
-        self._dvc("repro", target)
-        return time.monotonic() - started
+        started, ran = time.monotonic(), []
+        with ExitStack() as stack:
+            file = None
+            if log is not None:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(log.open("a", encoding="utf-8"))
+            # Progress bars, on standard error, stay on the terminal where they know how to draw themselves.
+            process = stack.enter_context(subprocess.Popen(
+                self._command("repro", *targets), cwd=self.folder, env=_environment(), stdout=subprocess.PIPE,
+                stderr=file, encoding="utf-8", errors="replace"))
+            for line in process.stdout or ():
+                print(line, end="", file=file, flush=True)
+                found = re.match(r"Running stage '(?:.*:)?([^':]+)'", line)
+                ran += [found[1]] if found else []
+        if process.returncode and log is not None:
+            raise UserError(f"`dvc repro` failed: {last_error(log.read_text(encoding='utf-8', errors='replace'))}\n"
+                            f"(all its messages: {log})")
+        if process.returncode:
+            raise UserError(f"`dvc repro` failed in {self.folder}; its messages are above")
+        return Reproduced(time.monotonic() - started, tuple(ran))
 
     def read(self, path: str) -> Tree:
         """A JSON file of the workspace."""
         return read_json(self.folder / path)
+
+
+def _environment() -> dict[str, str]:
+    """For DVC and its stages: this Python's programs first, no other code, and messages in the order of the events."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PYTHONPATH": "", "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+def last_error(messages: str) -> str:
+    """The line that says why a ``dvc repro`` failed: a stage's own error before DVC's, which names the stage only."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", messages) if line.strip()]
+    for pattern in (r"error: |[\w.]+(Error|Exception|Interrupt|Exit)\b", r"ERROR: ", ""):
+        found = [line for line in lines if re.match(pattern, line)]
+        if found:
+            return found[-1]
+    return "it said nothing"
 
 
 def _mirror(source: Path, target: Path) -> None:
@@ -122,8 +181,10 @@ def look_up(content: object, path: str) -> float | None:
     return float(content) if isinstance(content, (int, float)) else None
 
 
-def provenance(params: Mapping[str, object]) -> Tree:
-    """What a table of results was made with: settings, seed, versions, machine."""
+def provenance(params: Mapping[str, object], seeds: Sequence[int] | None = None) -> Tree:
+    """What a table of results was made with: settings, versions, machine, the seed, or the ``seeds`` in its place."""
     packages = ("torch", "torchvision", "timm", "numpy", "dvc")
-    return {"settings": dict(params), "seed": params.get("seed"), "cores": os.cpu_count(),
+    settings = {key: value for key, value in params.items() if key != "seed" or seeds is None}
+    chosen = {"seed": params.get("seed")} if seeds is None else {"seeds": list(seeds)}
+    return {"settings": settings, **chosen, "cores": os.cpu_count(),
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}}

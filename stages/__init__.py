@@ -1,0 +1,1 @@
+"""The reusable steps; they import nothing of pipelines."""

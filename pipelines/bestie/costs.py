@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipelines.bestie.settings import BestieSettings
 from stages.cues.settings import BackboneSettings
 
@@ -20,14 +22,21 @@ def _rate(backbone: BackboneSettings, device: str) -> float:
 
 def estimate(settings: BestieSettings, images: int, pixels: float, device: str, workers: int) -> tuple[float, float]:
     """Seconds and bytes of the whole chain on ``images`` training images of ``pixels`` each."""
-    seconds = settings.network.epochs * settings.network.augment.crop ** 2 * _rate(settings.network.backbone, device)
-    seconds += len(settings.inference.scales) * pixels * _rate(settings.network.backbone, device) / 3
-    if settings.cues.source == "peaks":
-        classifier = settings.classifier
-        views = 2 if settings.cues.flip else 1
-        seconds += (classifier.epochs * classifier.augment.crop ** 2 + views * (settings.cues.side ** 2 or pixels) / 3
-                    ) * _rate(classifier.backbone, device)
+    network, inference, points = settings.network, settings.inference, settings.cues.source == "points"
+    flip = points if inference.flip is None else inference.flip
+    once = network.epochs * network.augment.crop ** 2 + _forward(inference.scales, flip) * pixels
+    seconds = (1 + settings.retraining.iterations) * once * _rate(network.backbone, device)
+    if not points:
+        classifier, cues = settings.classifier, settings.cues
+        seconds += (classifier.epochs * classifier.augment.crop ** 2
+                    + _forward((1.0,), cues.flip) * (cues.side ** 2 or pixels)) * _rate(classifier.backbone, device)
     if settings.maps.source == "segmenter":
-        segmenter = settings.maps.segmenter
-        seconds += (segmenter.epochs * segmenter.augment.crop ** 2 + pixels / 3) * _rate(segmenter.backbone, device)
+        segmenter, maps = settings.maps.segmenter, settings.maps.inference
+        seconds += (segmenter.epochs * segmenter.augment.crop ** 2
+                    + _forward(maps.scales, maps.flip) * pixels) * _rate(segmenter.backbone, device)
     return images * seconds, images * pixels * 0.2
+
+
+def _forward(scales: Sequence[float], flip: bool) -> float:
+    """What all views of an image take, in forward and backward passes over the image itself."""
+    return sum(scale ** 2 for scale in scales) * (2 if flip else 1) / 3

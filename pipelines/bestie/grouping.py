@@ -26,11 +26,13 @@ class Instances:
         labels: (H, W) int32, 0 or the instance's number, from 1.
         categories: (n,) int64 class indices from 0.
         scores: (n,) float32 in 0..1.
+        points: (n,) int64, the row of the point that an instance belongs to; -1 where no points are known.
     """
 
     labels: np.ndarray
     categories: np.ndarray
     scores: np.ndarray
+    points: np.ndarray
 
 
 @torch.no_grad()
@@ -124,7 +126,8 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray) -> 
         points: (n, 3) rows (class index, y, x) in pixels of the image.
     """
     points = np.asarray(points, np.int64).reshape(-1, 3)
-    points = points[np.argsort(points[:, 0], kind="stable")]
+    order = np.argsort(points[:, 0], kind="stable")
+    points = points[order]
     semantic, best = _classes(probability, sorted(set(points[:, 0].tolist())))
     category, at_y, at_x = torch.from_numpy(points).to(offset.device).unbind(1)
     y, x = (best > 0).nonzero(as_tuple=True)
@@ -133,7 +136,8 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray) -> 
     area = torch.bincount(instance, minlength=len(points))
     mean = torch.zeros(len(points), dtype=torch.float64, device=offset.device)
     mean.index_add_(0, instance, probability[best[y, x], y, x].double())
-    return _instances((y, x), instance, best[y, x] - 1, (mean / area.clamp(min=1)).float(), area > 0, semantic.shape)
+    return _instances((y, x), instance, best[y, x] - 1, (mean / area.clamp(min=1)).float(), area > 0, semantic.shape,
+                      order)
 
 
 def _classes(probability: Tensor, classes: Collection[int] | None) -> tuple[np.ndarray, Tensor]:
@@ -147,11 +151,13 @@ def _classes(probability: Tensor, classes: Collection[int] | None) -> tuple[np.n
 
 
 def _instances(at: tuple[Tensor, Tensor], instance: Tensor, category: Tensor, score: Tensor, kept: Tensor,
-               size: tuple[int, ...]) -> Instances:
+               size: tuple[int, ...], points: np.ndarray | None = None) -> Instances:
     """Number the instances that are kept, in their order."""
     number = torch.where(kept, kept.cumsum(0), 0)
     labels = torch.zeros(size, dtype=torch.int64, device=score.device)
     labels[at] = number[instance]
     categories = torch.zeros_like(number)
     categories[instance] = category
-    return Instances(labels.cpu().numpy().astype(np.int32), categories[kept].cpu().numpy(), score[kept].cpu().numpy())
+    chosen = kept.cpu().numpy()
+    return Instances(labels.cpu().numpy().astype(np.int32), categories.cpu().numpy()[chosen],
+                     score.cpu().numpy()[chosen], np.full(chosen.sum(), -1) if points is None else points[chosen])

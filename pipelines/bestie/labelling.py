@@ -1,4 +1,4 @@
-"""Instances of one image as annotations: what the last stage asks the network for."""
+"""Instances of one image, and as annotations: what the trained network is asked for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.bestie.grouping import average_views, group_instances, group_to_points
+from pipelines.bestie.grouping import Instances, average_views, group_instances, group_to_points
 from pipelines.bestie.learning import image_classes, load_refiner
+from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import BestieSettings
 from pipelines.bestie.simple_labels import SOURCES
 from stages.labels import rle
@@ -43,6 +44,39 @@ def simple_inference(semantic: Path, cues: Path, settings: BestieSettings, categ
     return infer
 
 
+def network_instances(model: BestieNetwork, category_ids: Sequence[int], cues: Path, train: Entry,
+                      settings: BestieSettings) -> Callable[[str, Entry, Tensor], Instances]:
+    """What finds the instances of one image, for a walk over images.
+
+    Args:
+        model: in evaluation mode.
+        category_ids: of its classes.
+        cues: folder of the training images' cues; read where they are annotated points.
+        train: weak annotations of the training images.
+        settings: of the method.
+
+    Returns:
+        A function of the split, a COCO image and its pixels (3, H, W) uint8. Training images have instances of their
+        tags' classes, or of their points, only.
+    """
+    tags = image_classes(train, list(category_ids))
+    points = settings.cues.source == "points"
+    chosen = settings.inference
+    flip = points if chosen.flip is None else chosen.flip
+    device = next(model.parameters()).device
+
+    def infer(split: str, image: Entry, pixels: Tensor) -> Instances:
+        probability, heat, offset = average_views(model, pixels.to(device), chosen.scales, flip, chosen.max_pixels)
+        if split == "train" and points:
+            rows = read_npz(cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3).astype(np.int64)
+            rows[:, 0] = [category_ids.index(category) for category in rows[:, 0].tolist()]
+            return group_to_points(probability, offset, rows)
+        classes = [category_ids.index(category) for category in tags[image["id"]]] if split == "train" else None
+        return group_instances(probability, heat, offset, chosen, classes)
+
+    return infer
+
+
 def instance_inference(refiner: Path, semantic: Path, cues: Path, train: Entry, settings: BestieSettings,
                        device: torch.device) -> Callable[[str, Entry, Tensor], list[Entry]]:
     """What gives the annotations of one image, for a walk over images.
@@ -57,29 +91,17 @@ def instance_inference(refiner: Path, semantic: Path, cues: Path, train: Entry, 
 
     Returns:
         A function of the split, a COCO image and its pixels (3, H, W) uint8, which gives ``category_id``,
-        ``segmentation`` and ``score`` of its instances. Training images get labels of their tags' classes, or of their
-        points, only.
+        ``segmentation`` and ``score`` of its instances.
     """
     model, category_ids = load_refiner(refiner, settings, device)
-    tags = image_classes(train, category_ids)
-    points = settings.cues.source == "points"
-    chosen = settings.inference
-    flip = points if chosen.flip is None else chosen.flip
+    find = network_instances(model, category_ids, cues, train, settings)
     simple = None if settings.synthesis.source == "network" else simple_inference(semantic, cues, settings,
                                                                                   category_ids)
 
     def infer(split: str, image: Entry, pixels: Tensor) -> list[Entry]:
         if simple is not None and split == "train":
             return simple(image)
-        probability, heat, offset = average_views(model, pixels.to(device), chosen.scales, flip, chosen.max_pixels)
-        if split == "train" and points:
-            rows = read_npz(cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3).astype(np.int64)
-            indices = [category_ids.index(int(category)) for category in rows[:, 0]]
-            given = np.concatenate([np.array(indices, np.int64).reshape(-1, 1), rows[:, 1:]], axis=1)
-            found = group_to_points(probability, offset, given)
-        else:
-            classes = [category_ids.index(category) for category in tags[image["id"]]] if split == "train" else None
-            found = group_instances(probability, heat, offset, chosen, classes)
+        found = find(split, image, pixels)
         return [{"category_id": category_ids[category], "segmentation": rle.encode(found.labels == number),
                  "score": round(float(score), 6)}
                 for number, (category, score) in enumerate(zip(found.categories.tolist(), found.scores, strict=True),

@@ -57,20 +57,21 @@ def load_peak_classifier(folder: Path, settings: PeakClassifierSettings, device:
     return model.to(device).eval(), category_ids
 
 
-def refiner_training(semantic: Path, cues: Path, settings: BestieSettings) -> Training:
+def refiner_training(semantic: Path, cues: Path, settings: BestieSettings, given: Path | None = None) -> Training:
     """The instance network on pseudo labels and on its own refined ones (sections 3.3 to 3.5).
 
     Args:
         semantic: folder of the semantic PNGs of the training images.
         cues: folder of their cues.
         settings: of the method.
+        given: folder of instance masks in the place of the transfer's pseudo instances (table 5).
     """
     chosen = settings.network
     weak = read_json(layout.WEAK["train"])
     category_ids = sorted(category_indices(weak["categories"], things_only=True))
     tags = image_classes(weak, category_ids)
     samples = LabelledCrops([image for image in weak["images"] if tags[image["id"]]], tags, semantic, cues,
-                            category_ids, settings)
+                            category_ids, settings, given)
     model = BestieNetwork(chosen, len(category_ids))
     total = chosen.epochs * steps_per_epoch(len(samples), min(chosen.batch_size, len(samples)))
 

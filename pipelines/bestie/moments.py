@@ -78,8 +78,7 @@ def current_labels(model: BestieNetwork, samples: LabelledCrops, images: Sequenc
         size = (pixels.shape[0], pixels.shape[1])
         if view_size(size, 1.0, settings.inference.max_pixels) != size:
             continue  # too large to be looked at in one piece
-        semantic, cues, classes = samples.known(image, size)
-        sample = samples.labelled(pixels, semantic, np.ones(size, bool), cues, classes)
+        sample = samples.labelled(pixels, np.ones(size, bool), samples.known(image, size))
         instances = sample["instances"].numpy()
         maps = [("pseudo", int(sample["centres"][number - 1, 0]), 1.0, instances == number)
                 for number in np.unique(instances) if number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,8 @@ from torch.utils.data import default_collate
 
 from pipelines.bestie.colours import change_light, shift_hue
 from pipelines.bestie.settings import BestieSettings, PeakClassifierSettings
-from pipelines.bestie.transfer import pseudo_label
-from stages.cues.augment import Map, random_view
+from pipelines.bestie.transfer import GivenMasks, pseudo_label
+from stages.cues.augment import Map, View, random_view
 from stages.cues.classification import multi_hot
 from stages.cues.views import to_tensor
 from stages.labels.coco import Entry
@@ -47,8 +48,27 @@ class SqueezedImages:
         return {"image": to_tensor(shown.image), "target": torch.from_numpy(self.targets[index])}
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of an image, or of a crop of it.
+
+    Attributes:
+        semantic: (H, W) int16 class indices, 0 background, IGNORE undecided.
+        cues: (n, 3) int64 rows (class index from 0, y, x).
+        classes: class indices of the image's tags (or points).
+        given: instance masks, where they are not made of components and cues.
+    """
+
+    semantic: np.ndarray
+    cues: np.ndarray
+    classes: list[int]
+    given: GivenMasks | None = None
+
+
 class LabelledCrops:
     """Random crops of images with the pseudo labels that semantic knowledge transfer makes of them (section 3.3).
+
+    What is drawn depends on the images alone: with given masks the same crops come with other labels.
 
     Args:
         images: COCO image entries.
@@ -57,14 +77,17 @@ class LabelledCrops:
         cues: folder of the cues.
         category_ids: of the classes 1, 2, ...
         settings: of the method.
+        given: folder of instance masks that take the place of the transfer's, one .npz per image with the arrays of
+            ``GivenMasks``, ``categories`` as category ids (table 5).
 
     Raises:
         UserError: no images, or semantic maps that are missing.
     """
 
     def __init__(self, images: Sequence[Entry], tags: Mapping[int, set[int]], semantic: Path, cues: Path,
-                 category_ids: Sequence[int], settings: BestieSettings) -> None:
+                 category_ids: Sequence[int], settings: BestieSettings, given: Path | None = None) -> None:
         self.images, self.tags, self.semantic, self.cues = list(images), tags, semantic, cues
+        self.given = given
         self.settings, self.table = settings, index_table(category_ids)
         if not self.images:
             raise UserError(f"{semantic}: there is no image with a tag of a thing class to learn from")
@@ -79,40 +102,78 @@ class LabelledCrops:
     def __len__(self) -> int:
         return len(self.images)
 
-    def known(self, image: Entry, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Semantic indices (H, W) int16, cues (n, 3) as (class index, y, x), and class indices of an image."""
+    def known(self, image: Entry, size: tuple[int, int]) -> Known:
+        """All that is known of an image of a size (H, W)."""
         semantic = read_indices(self._map(image), size, self.table)
         cues = read_npz(self.cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3)
-        indices = self.table[np.clip(cues[:, :1], 0, len(self.table) - 1)].astype(np.int64) - 1
         classes = sorted(int(self.table[category]) - 1 for category in self.tags[image["id"]])
-        return semantic, np.concatenate([indices, cues[:, 1:].astype(np.int64)], axis=1), classes
+        cues = np.concatenate([self._indices(cues[:, :1]), cues[:, 1:].astype(np.int64)], axis=1)
+        if self.given is None:
+            return Known(semantic, cues, classes)
+        found = read_npz(self.given / f"{layout.image_key(image)}.npz")
+        return Known(semantic, cues, classes,
+                     GivenMasks(found["masks"], self._indices(found["categories"]), found["points"]))
+
+    def _indices(self, category_ids: np.ndarray) -> np.ndarray:
+        """Class indices from 0 of category ids; below 0 for those that are none."""
+        return self.table[np.clip(category_ids, 0, len(self.table) - 1)].astype(np.int64) - 1
 
     def sample(self, index: int, generator: np.random.Generator) -> dict[str, Tensor]:
         """One crop; see ``labelled``."""
         image = self.images[index]
         pixels = read_rgb(layout.IMAGES / image["file_name"])
-        semantic, cues, classes = self.known(image, pixels.shape[:2])
+        known = self.known(image, pixels.shape[:2])
         network = self.settings.network
         places = np.mgrid[:pixels.shape[0], :pixels.shape[1]].astype(np.float32)
-        shown = random_view(pixels, {"semantic": Map(semantic, outside=IGNORE),
-                                     "places": Map(places, kind="values", outside=np.nan)}, generator, network.augment)
-        cues = moved(cues, shown.maps["places"], shown.inside)
+        maps = {"semantic": Map(known.semantic, outside=IGNORE), "places": Map(places, kind="values", outside=np.nan)}
+        if known.given is not None:
+            maps["masks"] = Map(known.given.masks)
+        shown = random_view(pixels, maps, generator, network.augment)
         changed = change_light(shown.image, generator.uniform(-1, 1) * network.brightness,
                                generator.uniform(*network.contrast))
         changed = shift_hue(changed, generator.uniform(-1, 1) * network.hue)
         changed[~shown.inside] = shown.image[~shown.inside]
-        return self.labelled(changed, shown.maps["semantic"], shown.inside, cues, classes)
+        return self.labelled(changed, shown.inside, in_view(known, shown))
 
-    def labelled(self, image: np.ndarray, semantic: np.ndarray, inside: np.ndarray, cues: np.ndarray,
-                 classes: Sequence[int]) -> dict[str, Tensor]:
-        """``image`` (3, h, w) uint8; ``semantic`` (h, w) int16; ``inside`` (h, w) bool, where the crop shows the image;
-        ``components`` and ``instances`` (h, w) int32 and ``centres`` (n, 3) int64 as in ``PseudoLabel``."""
+    def labelled(self, image: np.ndarray, inside: np.ndarray, known: Known) -> dict[str, Tensor]:
+        """The sample that a crop makes with what is known of it.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+            inside: (h, w) bool, where the crop shows the image.
+            known: of the crop.
+
+        Returns:
+            ``image`` (3, h, w) uint8; ``semantic`` (h, w) int16; ``inside`` (h, w) bool; ``components`` and
+            ``instances`` (h, w) int32 and ``centres`` (n, 3) int64 as in ``PseudoLabel``.
+        """
         chosen = self.settings.transfer
-        label = pseudo_label(semantic, classes, cues, smallest=chosen.smallest, centre=chosen.centre,
-                             points=self.settings.cues.source == "points")
-        return {"image": to_tensor(image), "semantic": torch.from_numpy(semantic), "inside": torch.from_numpy(inside),
-                "components": torch.from_numpy(label.components), "instances": torch.from_numpy(label.instances),
-                "centres": torch.from_numpy(label.centres)}
+        label = pseudo_label(known.semantic, known.classes, known.cues, smallest=chosen.smallest, centre=chosen.centre,
+                             points=self.settings.cues.source == "points", given=known.given)
+        return {"image": to_tensor(image), "semantic": torch.from_numpy(known.semantic),
+                "inside": torch.from_numpy(inside), "components": torch.from_numpy(label.components),
+                "instances": torch.from_numpy(label.instances), "centres": torch.from_numpy(label.centres)}
+
+
+def in_view(known: Known, shown: View) -> Known:
+    """What is known of a view, from what is known of the whole image.
+
+    Args:
+        known: of the image; its cues as ``moved`` takes them.
+        shown: a view with the maps ``semantic``, ``places``, the image's (y, x) at every pixel, and, where masks are
+            given, ``masks``.
+    """
+    count = len(known.cues)
+    numbered = np.concatenate([np.arange(count)[:, None], known.cues[:, 1:]], axis=1)
+    found = moved(numbered, shown.maps["places"], shown.inside)
+    kept = found[:, 0]
+    cues = np.concatenate([known.cues[kept, :1], found[:, 1:]], axis=1)
+    if known.given is None:
+        return replace(known, semantic=shown.maps["semantic"], cues=cues)
+    rows = np.full(count + 1, -1)  # the last entry is that of no cue, -1
+    rows[kept] = np.arange(len(kept))
+    given = replace(known.given, masks=shown.maps["masks"], points=rows[known.given.points])
+    return replace(known, semantic=shown.maps["semantic"], cues=cues, given=given)
 
 
 def moved(cues: np.ndarray, places: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -230,6 +230,17 @@ class InferenceSettings(Settings):
         "a component in which no centre is found is one instance (not in the paper; published code)"))
 
 
+class RetrainingSettings(Settings):
+    """Iterative training: a new network on labels that the trained one makes of the training images (section 4.5)."""
+
+    iterations: int = Field(0, ge=0, description=(
+        "how often a network is trained anew, from initial weights, on the instances that the one before finds in the "
+        "training images, in the place of the pseudo labels of semantic knowledge transfer (table 5: 0 to 2; the "
+        "method as published: 0)"))
+    threshold: float = Field(0.0, ge=0, le=1, description=(
+        "instances with a lower score are no labels (not in the paper: 0)"))
+
+
 class SynthesisSettings(Settings):
     """Labels of the training images."""
 
@@ -250,4 +261,5 @@ class BestieSettings(Settings):
     transfer: TransferSettings = Field(TransferSettings(), description="see TransferSettings")
     network: NetworkSettings = Field(NetworkSettings(), description="see NetworkSettings")
     inference: InferenceSettings = Field(InferenceSettings(), description="see InferenceSettings")
+    retraining: RetrainingSettings = Field(RetrainingSettings(), description="see RetrainingSettings")
     synthesis: SynthesisSettings = Field(SynthesisSettings(), description="see SynthesisSettings")

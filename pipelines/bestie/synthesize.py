@@ -1,6 +1,6 @@
 """Labels of the training images from the instance network, and of val images without any annotation (section 3.2).
 
-Reads data/annotations/{train,val}_weak.json (tags or points of train), data/dataset/images, models/bestie/refiner,
+Reads data/annotations/{train,val}_weak.json (tags or points of train), data/dataset/images, models/bestie/retrained,
 data/bestie/cues (points) and data/bestie/semantic (where `bestie.synthesis.source` makes labels without the network);
 writes data/bestie/pseudo_labels.json and data/bestie/pseudo_labels_val.json (COCO instances) and
 data/bestie/figures.json, the method's own numbers: `instances_per_image` and `val_instances_per_image`. The labels that
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pipelines.bestie.infer_cues import CUES
 from pipelines.bestie.infer_semantic import SEMANTIC
+from pipelines.bestie.retrain import RETRAINED
 from pipelines.bestie.settings import BestieSettings
-from pipelines.bestie.train_refiner import REFINER
 from stages.labels.coco import image_entries, write_instances
 from stages.labels.figures import figures_path, write_figures
 from stages.labels.given import with_given_masks
@@ -51,15 +51,16 @@ def main(params: Path) -> None:
             figures[f"{'' if split == 'train' else 'val_'}instances_per_image"] = round(
                 len(annotations) / max(len(content["images"]), 1), 3)
         moments = results.parent / "moments.json"
-        shutil.copyfile(REFINER / "moments.json", moments)
-        write_figures(results.parent / "figures.json", figures, measured=[results.parent / names["val"], moments])
+        shutil.copyfile(RETRAINED / "moments.json", moments)
+        write_figures(results.parent / "figures.json", figures, measured=[results.parent / names["val"], moments],
+                      elsewhere={SEMANTIC.name: SEMANTIC})
         return {**{name: layout.pseudo_labels("bestie", split) for split, name in names.items()},
                 "figures.json": figures_path("bestie"), "moments.json": MOMENTS}
 
     walk_images(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},
-                build=lambda device: instance_inference(REFINER, SEMANTIC, CUES, weak["train"], chosen, device),
-                inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, REFINER / "weights.pt",
-                        REFINER / "moments.json"],
+                build=lambda device: instance_inference(RETRAINED, SEMANTIC, CUES, weak["train"], chosen, device),
+                inputs=[*layout.WEAK.values(), layout.IMAGES, SEMANTIC, CUES, RETRAINED / "weights.pt",
+                        RETRAINED / "moments.json"],
                 parameters=[chosen.inference, chosen.synthesis, chosen.cues.source, chosen.network], output=None,
                 description="instances", suffix=".json", finish=collect)
 

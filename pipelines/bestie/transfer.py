@@ -1,5 +1,7 @@
 """Semantic knowledge transfer (section 3.3): components of a semantic map with exactly one cue are instances.
 
+Where a network is trained anew on labels that another made (table 5), those are the instances, by the same rules.
+
 Arrays of one crop: a semantic map (H, W) of integers holds 0 background, 1.. classes, IGNORE (-1) undecided; cues and
 centres are rows (class index from 0, y, x).
 """
@@ -30,6 +32,21 @@ class PseudoLabel:
     centres: np.ndarray
 
 
+@dataclass(frozen=True)
+class GivenMasks:
+    """Instance masks of an image, or of a crop of it, that something else than its semantic map gives.
+
+    Attributes:
+        masks: (H, W) int, 0 or the mask's number, from 1; no pixel belongs to two.
+        categories: (m,) int64 class indices from 0 of the masks 1 to m; in a crop not all of them have pixels.
+        points: (m,) int64: which cue a mask belongs to, as its row; -1 for none. Read where cues are annotated points.
+    """
+
+    masks: np.ndarray
+    categories: np.ndarray
+    points: np.ndarray
+
+
 def candidate_components(semantic: np.ndarray, classes: Collection[int], smallest: int) -> np.ndarray:
     """8-connected components of each class: the instance mask candidates.
 
@@ -55,40 +72,62 @@ def candidate_components(semantic: np.ndarray, classes: Collection[int], smalles
 
 
 def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarray, *, smallest: int,
-                 centre: str = "centroid", points: bool = False) -> PseudoLabel:
-    """Pseudo instances of one crop: the candidates with exactly one cue of their class inside.
+                 centre: str = "centroid", points: bool = False, given: GivenMasks | None = None) -> PseudoLabel:
+    """Pseudo instances of one crop: the candidates with exactly one cue of their class inside, or given masks.
 
     Args:
         semantic: (H, W), see above.
         classes: indices from 0 of the classes that count.
         cues: (n, 3) rows (class index, y, x) in whole pixels; those outside the crop, or outside every candidate of
             their class, count for nothing.
-        smallest: candidates with fewer pixels are left out [px].
+        smallest: candidates, and given masks, with fewer pixels are left out [px].
         centre: "centroid", rounded down, or "nearest": the mask's pixel that is nearest to the centroid.
         points: the cues are annotated points: all of them inside the crop are centres, and offsets aim at them
             (section 4.3).
+        given: masks that are the pseudo instances in the place of candidates with one cue (table 5). With ``points``
+            those whose point lies outside the crop are left out.
     """
-    height, width = semantic.shape
     components = candidate_components(semantic, classes, smallest)
     cues = np.asarray(cues, np.int64).reshape(-1, 3)
-    inside = (cues[:, 1] >= 0) & (cues[:, 1] < height) & (cues[:, 2] >= 0) & (cues[:, 2] < width)
-    cues = cues[inside & np.isin(cues[:, 0], sorted(classes))]
+    counted = (cues[:, 1] >= 0) & (cues[:, 1] < semantic.shape[0])
+    counted &= (cues[:, 2] >= 0) & (cues[:, 2] < semantic.shape[1]) & np.isin(cues[:, 0], sorted(classes))
+    cues = cues[counted]
+    if given is None:
+        masks = components
+        numbers, rows = _single(components, semantic, cues)
+        categories = cues[rows, 0]
+    else:
+        masks = given.masks
+        areas = np.bincount(masks.ravel(), minlength=len(given.categories) + 1)[1:]
+        kept = (areas >= smallest) & np.isin(given.categories, sorted(classes))
+        # Row of a cue that counts, by its row before the others were left out; -1, no cue, finds the last entry.
+        rows = np.append(np.where(counted, np.cumsum(counted) - 1, -1), -1)[given.points]
+        numbers = np.flatnonzero(kept & (rows >= 0) if points else kept) + 1
+        rows, categories = rows[numbers - 1], given.categories[numbers - 1]
+    if points:
+        return _guided(components, masks, numbers, rows, cues)
+    centres = np.array([[category, *mask_centre(masks == number, centre)]
+                        for number, category in zip(numbers.tolist(), categories.tolist(), strict=True)], np.int64)
+    return _guided(components, masks, numbers, np.arange(len(numbers)), centres.reshape(-1, 3))
+
+
+def _single(components: np.ndarray, semantic: np.ndarray, cues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers, ascending, of the components with exactly one cue of their class inside, and the rows of those cues."""
     hit = components[cues[:, 1], cues[:, 2]]
     hit[semantic[cues[:, 1], cues[:, 2]] != cues[:, 0] + 1] = 0
-    counts = np.bincount(hit, minlength=int(components.max(initial=0)) + 1)
+    counts = np.bincount(hit, minlength=1)
     counts[0] = 0
-    single = np.flatnonzero(counts == 1)
-    rows = np.zeros(len(counts), np.int32)  # component -> row of centres, from 1
-    if points:
-        chosen = np.flatnonzero(np.isin(hit, single))
-        rows[hit[chosen]] = chosen + 1
-        centres = cues
-    else:
-        rows[single] = np.arange(1, len(single) + 1)
-        owner = {int(component): int(category) for component, category in zip(hit, cues[:, 0], strict=True)}
-        centres = np.array([[owner[int(number)], *mask_centre(components == number, centre)] for number in single],
-                           np.int64).reshape(-1, 3)
-    return PseudoLabel(components, rows[components], centres)
+    rows = np.flatnonzero(counts[hit] == 1)
+    rows = rows[np.argsort(hit[rows])]
+    return hit[rows], rows
+
+
+def _guided(components: np.ndarray, masks: np.ndarray, numbers: np.ndarray, rows: np.ndarray, centres: np.ndarray
+            ) -> PseudoLabel:
+    """A label whose instances are the masks of some numbers, each with the row of its centre."""
+    table = np.zeros(int(masks.max(initial=0)) + 1, np.int32)
+    table[numbers] = rows + 1
+    return PseudoLabel(components, table[masks], centres)
 
 
 def mask_centre(mask: np.ndarray, kind: str = "centroid") -> tuple[int, int]:

@@ -103,7 +103,7 @@ class Boxes(NamedTuple):
         """Indices; of boxes of one size the first comes first."""
         return np.argsort(-self.areas(), kind="stable").tolist()
 
-    def mask(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def mask(self, index: int | np.integer, size: tuple[int, int]) -> np.ndarray:
         """(H, W) bool: the pixels of a box, at least one."""
         return box_mask(self.xyxy[index], size)
 

@@ -5,15 +5,13 @@ models/panoptic/instances; writes data/panoptic/pseudo_labels.json and pseudo_la
 among them; every label has `scores`, detection and confidence, of which `score` is the chosen one), panoptic.json and
 panoptic_val.json beside them with PNGs in the folders of these names (COCO panoptic), data/panoptic/semantic (PNGs of
 category ids, of both splits), data/panoptic/maps.json, the label maps that `score` compares with the truth, and
-data/panoptic/figures.json: `instances_per_image` and `val_instances_per_image`, of things, and `undecided`, the share
-of the pixels that the last labels of the training images leave open [%].
+data/panoptic/figures.json: `undecided`, the share of the pixels that the last labels of the training images leave open
+[%], who made the proposals (data/proposals), and `instances_per_image` and `val_instances_per_image`, of things.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from stages.labels.map_list import LabelMap, write_map_list
 
 from pipelines.panoptic.box_cues import SOURCES
 from pipelines.panoptic.cues import PANOPTIC
@@ -27,7 +25,10 @@ from pipelines.panoptic.train_instances import INSTANCES
 from stages.labels.coco import Entry, annotations_by_image, image_entries, is_thing, write_instances
 from stages.labels.figures import figures_path, write_figures
 from stages.labels.given import with_given_masks
+from stages.labels.map_list import LabelMap, write_map_list
 from stages.labels.panoptic import png_folder
+from stages.proposals.propose import PROPOSALS
+from stages.proposals.provider import used_proposals
 from stages.runtime import layout
 from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
@@ -66,7 +67,7 @@ def main(params: Path) -> None:
 
     def collect(results: Path) -> dict[str, str | Path]:
         places: dict[str, str | Path] = {"semantic": SEMANTIC}
-        figures: dict[str, float] = {}
+        details: dict[str, float] = {}
         for split, content in weak.items():
             rows = [{"image_id": image["id"], "score": row["scores"][chosen.synthesis.score],
                      **{key: value for key, value in row.items() if key != "box"}}
@@ -82,14 +83,16 @@ def main(params: Path) -> None:
             places |= {name: layout.pseudo_labels("panoptic", split), output.name: output,
                        png_folder(output).name: png_folder(output)}
             count = sum(row["category_id"] in things and not row.get("iscrowd", 0) for row in rows)
-            figures[f"{'' if split == 'train' else 'val_'}instances_per_image"] = round(
+            details[f"{'' if split == 'train' else 'val_'}instances_per_image"] = round(
                 count / max(len(content["images"]), 1), 3)
         last = ROUNDS / str(chosen.rounds.rounds)
-        figures["undecided"] = round(100 * undecided_share(last, weak["train"]["images"], classes.category_ids), 3)
+        undecided = round(100 * undecided_share(last, weak["train"]["images"], classes.category_ids), 3)
         write_map_list(results.parent / "maps.json", label_maps(chosen.rounds.rounds))
         places["maps.json"] = layout.label_maps("panoptic")
-        write_figures(results.parent / "figures.json", figures, [results.parent / place for place in places],
-                      {folder.name: folder for folder in (CUES, ROUNDS)})
+        write_figures(results.parent / "figures.json", {"undecided": undecided},
+                      [results.parent / place for place in places],
+                      elsewhere={folder.name: folder for folder in (CUES, ROUNDS)}, details=details,
+                      proposals=used_proposals(PROPOSALS, weak["val"]["images"]))
         return {**places, "figures.json": figures_path("panoptic")}
 
     walk_images(__file__, params, settings.runtime, {split: content["images"] for split, content in weak.items()},

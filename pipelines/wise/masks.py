@@ -30,8 +30,9 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
         settings: of cues and synthesis.
 
     Returns:
-        Annotations with ``image_id``, ``category_id``, ``segmentation``, ``score``, ``replaced`` (1 where the mask is a
-        proposal's) and, of annotated points, ``weak_id``.
+        Annotations with ``image_id``, ``category_id``, ``segmentation``, ``score``, ``point`` [x, y], ``replaced`` (1
+        where the mask is a proposal's), ``candidates`` (proposals that might replace it) and, of annotated points,
+        ``weak_id``.
     """
     arrays = read_npz(maps / f"{layout.image_key(image)}.npz")
     located = read_points(points, image) if source == "given" else Located(
@@ -45,7 +46,8 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
     for number in range(len(yx)):
         mask, score, replaced = one_label(number, yx, located, arrays, some, candidates, source, settings)
         row = {"image_id": image["id"], "category_id": int(located.category_ids[number]), "segmentation": mask,
-               "score": float(np.clip(score, 0, 1)), "replaced": int(replaced)}
+               "score": float(np.clip(score, 0, 1)), "point": located.xy[number].tolist(), "replaced": int(replaced),
+               "candidates": int(candidates.allowed[number].sum())}
         rows.append(row | ({"weak_id": int(located.weak_ids[number])} if located.weak_ids[number] >= 0 else {}))
     return rows
 
@@ -54,9 +56,11 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
               candidates: Candidates, source: str, settings: WiseSettings) -> tuple[rle_codec.RLE, float, bool]:
     """Mask, score, and whether it is a proposal's, of point ``number``."""
     chosen = settings.synthesis
-    if chosen.masks == "embedding":
-        mask = arrays[f"groups_{source}"] == number
-        score = float(arrays[f"likeness_{source}"][number])
+    if chosen.masks in ("embedding", "disc"):
+        if chosen.masks == "disc":
+            mask, score = disc(yx, number, proposals.size, chosen.disc_area, chosen.disc_cap), 1.0
+        else:
+            mask, score = arrays[f"groups_{source}"] == number, float(arrays[f"likeness_{source}"][number])
         if chosen.replace:
             return replaced(_with_point(mask, yx[number]), score, proposals,
                             candidates.preferred(number, chosen.alone), chosen.objectness)
@@ -67,6 +71,24 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
         if len(best):
             return proposals.rle(int(best[0])), float(proposals.scores[best[0]]), True
     return rle_codec.encode(_with_point(mask, yx[number])), score, False
+
+
+def disc(yx: np.ndarray, number: int, size: tuple[int, int], area: float, cap: float = 0.0) -> np.ndarray:
+    """(H, W) bool: the pixels of a disc around one of the points (P, 2).
+
+    Args:
+        yx: rows and columns of all points.
+        number: which of them.
+        size: (H, W).
+        area: of the whole disc [share of the image]; what lies beyond the border is lost.
+        cap: largest radius [share of the way to the nearest point on another pixel]; 0 = none.
+    """
+    radius = np.sqrt(area * size[0] * size[1] / np.pi)
+    ways = np.sqrt(((yx - yx[number]) ** 2).sum(1))
+    if cap and ways.any():
+        radius = min(radius, cap * ways[ways > 0].min())
+    rows, columns = np.ogrid[:size[0], :size[1]]
+    return np.asarray((rows - yx[number, 0]) ** 2 + (columns - yx[number, 1]) ** 2 <= radius ** 2)
 
 
 def _with_point(mask: np.ndarray, pixel: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -112,3 +134,20 @@ def blob_mask(pixel: np.ndarray, category_id: int, arrays: Mapping[str, np.ndarr
 def count_error(counts: Sequence[int], truth: Sequence[int]) -> float:
     """Mean absolute difference of L-Net's and the annotated number of objects per image; 0 without images."""
     return float(np.abs(np.subtract(counts, truth)).mean()) if len(counts) else 0.0
+
+
+def label_details(rows: Sequence[Entry], images: Sequence[Entry]) -> dict[str, float]:
+    """What is worth knowing of one file of labels.
+
+    Args:
+        rows: of ``image_labels``, over all images.
+        images: COCO images.
+
+    Returns:
+        ``replaced``, the share of the labels that are proposals [%], ``no_proposal``, labels whose point no proposal
+        of enough objectness contains, ``no_points``, images without a label.
+    """
+    pointed = {row["image_id"] for row in rows}
+    return {"replaced": round(100 * sum(row["replaced"] for row in rows) / max(len(rows), 1), 2),
+            "no_proposal": sum(not row["candidates"] for row in rows),
+            "no_points": sum(image["id"] not in pointed for image in images)}

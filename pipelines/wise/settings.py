@@ -133,10 +133,16 @@ class SynthesisSettings(Settings):
 
     val_points: Literal["lnet", "given"] = Field("lnet", description=(
         "whose points the labels of val start from that are measured: L-Net's, or those of `cues` (table 1)"))
-    masks: Literal["embedding", "best_proposal", "blobs"] = Field("embedding", description=(
-        "grouped pixels; the proposal of highest objectness that holds the point; L-Net's blobs (table 1)"))
+    masks: Literal["embedding", "best_proposal", "blobs", "disc"] = Field("embedding", description=(
+        "grouped pixels; the proposal of highest objectness that holds the point; L-Net's blobs (table 1); discs "
+        "around the points, which need no network (not in the paper)"))
+    disc_area: float = Field(0.02, gt=0, le=1, description=(
+        "with masks disc: of a disc [share of the image] (not in the paper)"))
+    disc_cap: float = Field(0.0, ge=0, le=1, description=(
+        "with masks disc: its radius is at most this share of the way to the next point; 0 = no cap (not in the "
+        "paper)"))
     replace: bool = Field(True, description=(
-        "replace a grouped mask by the proposal with the largest Jaccard similarity (sec. 3.3)"))
+        "replace a grouped mask, or a disc, by the proposal with the largest Jaccard similarity (sec. 3.3)"))
     alone: bool = Field(False, description=(
         "prefer proposals that hold no other point (not in the paper: no)"))
     objectness: float = Field(0.0, ge=0, description=(

@@ -2,10 +2,12 @@
 
 Reads data/annotations, data/wise/points, data/wise/maps and data/proposals; writes data/wise/pseudo_labels.json (train,
 from the points of data/wise/points), data/wise/pseudo_labels_val.json (val, from L-Net's points or those, as
-wise.synthesis.val_points says), data/wise/pseudo_labels_val_given.json (val, from those in any case) and
-data/wise/figures.json: ``count_error``, the mean absolute difference of L-Net's and the given number of objects per
-image of val, and ``replaced``, the share of train's labels that are proposals [%]. Training images that are labelled in
-full have their given masks in the end.
+wise.synthesis.val_points says) and data/wise/pseudo_labels_val_points.json (val, from those in any case), whose labels
+carry the ``point`` [x, y] that they started from; and data/wise/figures.json: who made the proposals, ``count_error``,
+the mean absolute difference of L-Net's and the given number of objects per image of val, and of train ``replaced``, the
+share of labels that are proposals [%], ``no_proposal``, the points that no proposal of enough objectness contains, and
+``no_points``, the images without a point. Training
+images that are labelled in full have their given masks in the end.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from pathlib import Path
 from pipelines.wise.find_points import POINTS
 from pipelines.wise.given import read_points
 from pipelines.wise.infer_maps import MAPS
-from pipelines.wise.masks import count_error, image_labels
+from pipelines.wise.masks import count_error, image_labels, label_details
 from pipelines.wise.settings import WiseSettings
 from stages.labels.coco import Entry, image_entries, write_instances
 from stages.labels.figures import write_figures
 from stages.labels.given import with_given_masks
 from stages.proposals.propose import PROPOSALS
+from stages.proposals.provider import used_proposals
 from stages.runtime import layout
 from stages.runtime.files import read_json, read_npz
 from stages.runtime.parallel import parallel_map
@@ -29,13 +32,12 @@ from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
-VAL_GIVEN = layout.method_data("wise") / "pseudo_labels_val_given.json"
+VAL_POINTS = layout.pseudo_labels("wise", "val_points")
 FIGURES = layout.method_data("wise") / "figures.json"
 
 
-def lnet_count_error() -> float:
-    """L-Net against the given points, on val."""
-    images = read_json(layout.WEAK["val"])["images"]
+def lnet_count_error(images: list[Entry]) -> float:
+    """L-Net against the given points of val."""
     found = [len(read_npz(MAPS / "val" / f"{layout.image_key(image)}.npz")["lnet_yx"]) for image in images]
     return count_error(found, [len(read_points(POINTS / "val", image).xy) for image in images])
 
@@ -45,23 +47,24 @@ def main(params: Path) -> None:
     settings = load_settings(params, runtime=RuntimeSettings, wise=WiseSettings)
     chosen = settings.wise
     labels = {layout.pseudo_labels("wise"): ("train", "given"),
-              layout.pseudo_labels("wise", "val"): ("val", chosen.synthesis.val_points), VAL_GIVEN: ("val", "given")}
+              layout.pseudo_labels("wise", "val"): ("val", chosen.synthesis.val_points), VAL_POINTS: ("val", "given")}
+    weak = {split: read_json(path) for split, path in layout.WEAK.items()}
     with Work(__file__, [*layout.WEAK.values(), POINTS, MAPS, PROPOSALS],
               [chosen.cues.objectness, chosen.synthesis]) as work:
-        rows: dict[str, list[Entry]] = {}
+        rows: dict[Path, list[Entry]] = {}
         for path, (split, source) in labels.items():
-            weak = read_json(layout.WEAK[split])
+            images = weak[split]["images"]
             found = parallel_map(partial(image_labels, maps=MAPS / split, points=POINTS / split,
                                          proposals=PROPOSALS, source=source, settings=chosen),
-                                 weak["images"], settings.runtime, path.stem)
-            rows[path.name] = [row for part in found for row in part]
-            given = with_given_masks(rows[path.name], weak) if split == "train" else rows[path.name]
-            write_instances(work.path(path.name), image_entries(weak["images"]), weak["categories"], given)
-        train = rows[layout.pseudo_labels("wise").name]
-        share = sum(row["replaced"] for row in train) / max(len(train), 1)
+                                 images, settings.runtime, path.stem)
+            rows[path] = [row for part in found for row in part]
+            given = with_given_masks(rows[path], weak[split]) if split == "train" else rows[path]
+            write_instances(work.path(path.name), image_entries(images), weak[split]["categories"], given)
         work.publish({path.name: path for path in labels})
-        write_figures(FIGURES, {"count_error": round(lnet_count_error(), 3), "replaced": round(100 * share, 2)},
-                      measured=[layout.pseudo_labels("wise", "val"), VAL_GIVEN])
+    val = weak["val"]["images"]
+    write_figures(FIGURES, {"count_error": round(lnet_count_error(val), 3)}, measured=[*labels][1:],
+                  details=label_details(rows[layout.pseudo_labels("wise")], weak["train"]["images"]),
+                  proposals=used_proposals(PROPOSALS, val))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Where objects are: classifiers, attention maps, peaks, simple masks."""

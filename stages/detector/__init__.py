@@ -1,0 +1,1 @@
+"""Mask R-CNN engines: Detectron2 and torchvision."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stages.evaluation.matching import by_image, overlaps
-from stages.labels.coco import Entry
+from stages.evaluation.records import Record
 
 
 def image_coverage(iou: np.ndarray, areas: np.ndarray) -> tuple[float, float]:
@@ -27,7 +27,7 @@ def image_coverage(iou: np.ndarray, areas: np.ndarray) -> tuple[float, float]:
     return float((best * areas).sum() / areas.sum()), float(best.mean())
 
 
-def mean_coverage(truth: Iterable[Entry], detections: Iterable[Entry]) -> dict[str, float]:
+def mean_coverage(truth: Iterable[Record], detections: Iterable[Record]) -> dict[str, float]:
     """Mean over the images of :func:`image_coverage`, of objects and detections of the same class.
 
     Args:
@@ -49,7 +49,7 @@ def mean_coverage(truth: Iterable[Entry], detections: Iterable[Entry]) -> dict[s
     return {"mwcov": weighted, "mucov": plain, "images": len(rows)}
 
 
-def _same_class(objects: Sequence[Entry], detections: Sequence[Entry]) -> np.ndarray:
+def _same_class(objects: Sequence[Record], detections: Sequence[Record]) -> np.ndarray:
     """(objects, detections) IoU, 0 between different classes."""
     iou = overlaps([item["segmentation"] for item in objects], [item["segmentation"] for item in detections])
     classes, others = (np.array([item["category_id"] for item in items], np.int64) for items in (objects, detections))

@@ -1,10 +1,11 @@
-"""Training curves as DVCLive writes them, drawn as SVG."""
+"""Training curves as DVCLive writes them, and lines of any kind, drawn as SVG."""
 
 from __future__ import annotations
 
 import csv
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,24 @@ class Curve:
     name: str
     steps: np.ndarray
     values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a drawing.
+
+    Attributes:
+        steps: (n,) float, n from 1 on.
+        values: (n,) float, finite.
+        kind: CSS class beside ``line``, which tells the lines of a drawing apart.
+        low, high: (n,) float, the edges of a band around the line, or none.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    kind: str = ""
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
 
 
 def read_curves(models: Path) -> list[Curve]:
@@ -93,13 +112,30 @@ def number(value: float) -> str:
 
 def svg(curve: Curve) -> str:
     """Draw a curve as an SVG element that takes its colours from the page (classes line, grid, tick)."""
-    steps, values = thin(curve.steps, curve.values)
-    low, high = float(values.min()), float(values.max())
-    if low > 0 and low < 0.5 * high:
-        low = 0.0
-    if low == high:
-        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
-    first, last = float(steps[0]), float(steps[-1])
+    steps, values = curve.steps, curve.values
+    return draw([Line(steps, values)], f"{curve.name} of {curve.training}: {course(steps, values, 'step')}", "step")
+
+
+def course(steps: np.ndarray, values: np.ndarray, axis: str) -> str:
+    """What a line does, in words, for those who do not see it."""
+    return (f"from {number(values[0])} at {axis} {number(steps[0])} to {number(values[-1])} at {axis} "
+            f"{number(steps[-1])}")
+
+
+def draw(lines: Sequence[Line], label: str, axis: str) -> str:
+    """Draw lines over each other, on common axes, as an SVG element that takes its colours from the page.
+
+    Args:
+        lines: at least one; the first lies below.
+        label: the drawing in words, plain text.
+        axis: what the steps count.
+
+    Returns:
+        An element with the classes line, dot, band, grid and tick.
+    """
+    thinned = [_thinned(line) for line in lines]
+    low, high = _range(thinned)
+    first, last = min(float(line.steps[0]) for line in thinned), max(float(line.steps[-1]) for line in thinned)
     span = (last - first) or 1.0
 
     def x_of(step: float) -> float:
@@ -108,19 +144,43 @@ def svg(curve: Curve) -> str:
     def y_of(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (value - low) / (high - low))
 
-    line = " ".join(f"{x_of(step):.1f},{y_of(value):.1f}" for step, value in zip(steps, values, strict=True))
-    label = html.escape(f"{curve.name} of {curve.training}: from {number(curve.values[0])} at step {number(first)} to "
-                        f"{number(curve.values[-1])} at step {number(last)}")
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+    def points(steps: np.ndarray, values: np.ndarray) -> str:
+        return " ".join(f"{x_of(step):.1f},{y_of(value):.1f}" for step, value in zip(steps, values, strict=True))
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label)}">']
     for tick in ticks(low, high):
-        y = y_of(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
+        edge = y_of(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{edge:.1f}" y2="{edge:.1f}"/>'
+                     f'<text class="tick" x="{LEFT - 6}" y="{edge + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
     for step, anchor in ((first, "start"), (last, "end")):
         parts.append(f'<text class="tick" x="{x_of(step):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">'
-                     f'{"step " if anchor == "end" else ""}{number(step)}</text>')
-    if len(steps) == 1:
-        parts.append(f'<circle class="dot" cx="{x_of(first):.1f}" cy="{y_of(float(values[0])):.1f}" r="3"/>')
-    else:
-        parts.append(f'<polyline class="line" points="{line}"/>')
+                     f'{f"{html.escape(axis)} " if anchor == "end" else ""}{number(step)}</text>')
+    for line in thinned:
+        if line.low is not None and line.high is not None:
+            around = points(np.append(line.steps, line.steps[::-1]), np.append(line.low, line.high[::-1]))
+            parts.append(f'<polygon class="{f"band {line.kind}".strip()}" points="{around}"/>')
+    for line in thinned:
+        where = points(line.steps, line.values)
+        if len(line.steps) == 1:
+            x, y = where.split(",")
+            parts.append(f'<circle class="{f"dot {line.kind}".strip()}" cx="{x}" cy="{y}" r="3"/>')
+        else:
+            parts.append(f'<polyline class="{f"line {line.kind}".strip()}" points="{where}"/>')
     return "".join([*parts, "</svg>"])
+
+
+def _thinned(line: Line) -> Line:
+    steps, values = thin(line.steps, line.values)
+    low, high = (edge if edge is None else thin(line.steps, edge)[1] for edge in (line.low, line.high))
+    return Line(steps, values, line.kind, low, high)
+
+
+def _range(lines: Sequence[Line]) -> tuple[float, float]:
+    """Ends of the axis of values: from 0 on where that leaves the lines the upper half, and never of no length."""
+    edges = [edge for line in lines for edge in (line.values, line.low, line.high) if edge is not None]
+    low, high = min(float(edge.min()) for edge in edges), max(float(edge.max()) for edge in edges)
+    if low > 0 and low < 0.5 * high:
+        low = 0.0
+    if low == high:
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    return low, high

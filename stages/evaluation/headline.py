@@ -5,9 +5,8 @@ A reviewer reads them in ``dvc metrics diff``: at most 25 over both files, by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from stages.evaluation.records import Metrics, Record, look_up, pick
+from stages.labels.figures import Figures
 
 LABELS = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "object_mIoU": "objects.mean_iou",
           "recall": "objects.recall50", "separated_mIoU": "separated.mean_iou", "semantic_mIoU": "semantic.mIoU"}
@@ -17,19 +16,21 @@ PANOPTIC = {"PQ": "all.PQ", "PQ_things": "things.PQ", "PQ_stuff": "stuff.PQ"}
 LESS = ("AP25", "separated_mIoU")
 DETECTOR = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "LVIS_AP": "lvis.AP", "PQ": "panoptic.PQ"}
 RETENTION = {"AP50": "retention.voc.AP50", "AP": "retention.coco.AP"}
+ANNOTATION = ("seconds_per_image", "proposals", "proposals_trained_on_masks")
 NO_REFERENCE = "unknown before a run with method: masks"
 
 BARS = {"AP50": "AP50", "AP": "coco_AP", "object_mIoU": "mean_iou"}
 """Names and places of what is drawn for each class."""
 
 
-def headline_of_labels(detail: Record, figures: Mapping[str, float]) -> Metrics:
+def headline_of_labels(detail: Record, own: Figures) -> Metrics:
     """``labels``, ``labels_val`` if the method makes those, ``panoptic`` (or ``panoptic_val``, where the method makes
-    that) if it has a panoptic output, and ``method`` with the method's own figures.
+    that) if it has a panoptic output, ``method`` with the method's own figures, and ``proposals``: who made them, and
+    whether from masks, if it uses any.
 
     Args:
         detail: all figures, as metrics/detail/score.json holds them.
-        figures: the method's own, as in ``stages.labels.figures``.
+        own: what the method says of itself.
     """
     result: Metrics = {}
     output = next(((name, detail[split]["panoptic_output"])
@@ -44,12 +45,17 @@ def headline_of_labels(detail: Record, figures: Mapping[str, float]) -> Metrics:
             result[name] = f"no truth: {reason}"
     if output is not None:
         result[output[0]] = pick(output[1], PANOPTIC)
-    return result | ({"method": dict(figures)} if figures else {})
+    if own.headline:
+        result["method"] = dict(own.headline)
+    if own.proposals is not None:
+        result["proposals"] = {name: own.proposals[name] for name in ("provider", "trained_on_masks")}
+    return result
 
 
 def headline_of_detector(detail: Record) -> Metrics:
     """``detector``, ``retention`` and ``annotation`` out of all figures, as metrics/detail/evaluate.json holds them."""
-    annotation = {"seconds_per_image": detail["annotation"]["seconds_per_image"]}
+    # Who made the proposals belongs here: masks that they were trained on are annotation, too.
+    annotation = {name: detail["annotation"][name] for name in ANNOTATION if name in detail["annotation"]}
     if not detail["available"]:
         return {"detector": f"no truth: {detail['reason']}", "annotation": annotation}
     known = look_up(detail, "retention.available")

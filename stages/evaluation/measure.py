@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.evaluation.average_precision import VOLUME_THRESHOLDS, voc_average_precision
 from stages.evaluation.coco_ap import coco_average_precision
+from stages.evaluation.coverage import mean_coverage
 from stages.evaluation.inputs import Truth
 from stages.evaluation.lvis_ap import federated_average_precision
 from stages.evaluation.matching import by_image, match
@@ -26,7 +27,7 @@ from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings
 
 THRESHOLDS = {"AP25": 0.25, "AP50": 0.5, "AP70": 0.7, "AP75": 0.75}
-SHARES = {"mean_iou", "recall50"}
+SHARES = {"mean_iou", "recall50", "mwcov", "mucov"}
 PER_TASK = 32
 
 
@@ -72,6 +73,8 @@ def measure(truth: Truth, labels: Sequence[Record], settings: MeasureSettings, m
         if category in things:
             classes.setdefault(category, {}).update(figures)
     with_labels = {item["image_id"] for item in drawn if item["category_id"] in things}
+    covered = mean_coverage(objects, [item for item in drawn if item["category_id"] in things]) \
+        if settings.coverage else None
     return {
         **average_precision,
         "objects": _as_percent(coverage(matches.truth_iou)) | {
@@ -80,6 +83,7 @@ def measure(truth: Truth, labels: Sequence[Record], settings: MeasureSettings, m
         "size": {name: _as_percent(figures) for name, figures in coverage_by_size(
             matches, settings.medium_from, settings.large_from).items()},
         "separated": _as_percent(coverage_of_separated(matches, objects, settings.medium_from)),
+        **({"coverage": _as_percent(covered)} if covered else {}),
         **pixels,
         "classes": {names[category]: figures for category, figures in sorted(classes.items()) if figures},
     }

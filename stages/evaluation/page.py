@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from stages.evaluation import gallery, tables
 from stages.evaluation.curves import read_curves, svg
 from stages.evaluation.inputs import read_predictions, read_truth
@@ -13,12 +9,12 @@ from stages.evaluation.matching import by_image
 from stages.evaluation.records import Metrics, Record
 from stages.evaluation.settings import ReportSettings
 from stages.evaluation.table import DETAIL
+from stages.evaluation.templates import fill
 from stages.labels.coco import read_coco
 from stages.labels.figures import figures_path, read_figures
 from stages.runtime import layout
 from stages.runtime.files import read_json
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOADED_BY_NAME = ("stages/evaluation/report.html.j2",)
 """A file that is no module and of which the page is made; a change of it reruns the report."""
 
@@ -29,11 +25,10 @@ def render(method: str, settings: ReportSettings, params: Record) -> str:
     trainings: dict[str, list[tuple[str, str]]] = {}
     for curve in read_curves(layout.method_models(method)):
         trainings.setdefault(curve.training, []).append((curve.name, svg(curve)))
-    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
     entries, facts = galleries(method, settings)
-    return environment.get_template(TEMPLATE.name).render(
-        method=method, params=tables.sections(params), summary=tables.summary(params, facts),
+    return fill(
+        "report.html.j2", method=method, params=tables.sections(params),
+        summary=tables.summary(params, facts, score.get("proposals")),
         cards=tables.cards(score, evaluate), reasons=tables.reasons(score, evaluate),
         figures=tables.figures(score, evaluate), classes=tables.classes(score, evaluate),
         groups=tables.groups(score, evaluate), further=further_metrics(method), trainings=trainings, galleries=entries)
@@ -47,7 +42,7 @@ def metrics_of(stage: str) -> Metrics:
 
 def further_metrics(method: str) -> dict[str, list[tuple[str, str]]]:
     """What the method says of itself (figures.json) and what its stages measured (metrics/<method>_<name>.json)."""
-    own = tables.flat(read_figures(figures_path(method)))
+    own = tables.flat(read_figures(figures_path(method)).all)
     return ({"figures of the method": own} if own else {}) | {
         path.stem.removeprefix(f"{method}_"): tables.flat(read_json(path))
         for path in sorted(layout.METRICS.glob(f"{method}_*.json"))}

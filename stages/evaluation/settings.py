@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from stages.labels.settings import AnnotationSeconds
 from stages.runtime.settings import Settings
 
 
@@ -23,6 +24,8 @@ class MeasureSettings(Settings):
     keep_visible: float = Field(0.5, ge=0, le=1, description=(
         "a mask of which better-scored masks leave less than this share visible is dropped from PQ and mIoU "
         "[share of its area] (source: panoptic FPN's merging of instances, Kirillov et al. 2019)"))
+    coverage: bool = Field(False, description=(
+        "measure the coverage of the objects, too: KITTI's MWCov and MUCov (WISE table 6)"))
 
     @model_validator(mode="after")
     def _sizes_in_order(self) -> MeasureSettings:
@@ -36,21 +39,16 @@ class ScoreSettings(MeasureSettings):
 
     min_score: float = Field(0.0, ge=0, le=1, description=(
         "labels below this score are left out of PQ, mIoU, recall and mean IoU; AP uses all (not in the papers)"))
+    oracle: tuple[Literal["proposal", "mask"], ...] = Field((), description=(
+        "on val, measure also what the truth would make of the method's locations, and of all objects: proposal, the "
+        "best of the method's proposals; mask, the true mask (WISE table 1: L-Net + Oracle proposal, L-Net + GT-Mask)"))
 
-
-class AnnotationSeconds(Settings):
-    """What annotators need for one image, on average over Pascal VOC, and for one label where labels are counted."""
-
-    tags: float = Field(20.0, ge=0, description="image tags [s per image] (source: BESTIE section 4.3)")
-    points: float = Field(23.3, ge=0, description=(
-        "one point per object [s per image] (source: BESTIE section 4.3; WISE says 22.1)"))
-    boxes: float = Field(38.1, ge=0, description=(
-        "boxes, and extreme points, which cost the same by EXITS [s per image] (source: BESTIE section 4.3)"))
-    masks: float = Field(239.7, ge=0, description=(
-        "masks [s per image] (source: BESTIE section 4.3; panoptic App. D: 5,400 on Cityscapes)"))
-    box: float = Field(7.0, ge=0, description="one box [s] (source: panoptic App. D)")
-    stuff_tag: float = Field(1.0, ge=0, description="one tag of stuff, of an image or a crop [s] (source: panoptic "
-                                                    "App. D)")
+    @field_validator("oracle")
+    @classmethod
+    def _once(cls, rows: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(rows)) != len(rows):
+            raise ValueError("every row at most once")
+        return rows
 
 
 class EvaluateSettings(MeasureSettings):

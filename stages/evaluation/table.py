@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from stages.evaluation.records import Record, look_up
+from stages.evaluation.tables import made_by
 from stages.runtime import layout
 from stages.runtime.files import read_json
 
@@ -25,7 +26,10 @@ LINES = {
     "objects / labels": ("objects.objects", "objects.labels"),
     "retention of AP50 / AP": ("retention.voc.AP50", "retention.coco.AP"),
     "annotation, s per image": ("annotation.seconds_per_image",),
+    "MWCov / MUCov": ("coverage.mwcov", "coverage.mucov"),
 }
+ORACLES = {"proposal": "the best proposal", "mask": "the true mask"}
+PLACES = {"val": "what the method located on val", "objects": "every object of val"}
 
 
 def shown(value: float | None) -> str:
@@ -50,10 +54,17 @@ def lines(title: str, metrics: Record) -> str:
 def print_figures(stage: str, metrics: Record) -> None:
     """Print the most important of a stage's figures, those of ``score`` split by split."""
     titles = {"train": "pseudo-labels against the truth of the training images, in percent",
-              "val": "pseudo-labels against the truth of the validation images, in percent"}
+              "val": "pseudo-labels against the truth of the validation images, in percent",
+              "val_points": "pseudo-labels from the annotated points of the validation images, in percent"}
     splits = [split for split in titles if split in metrics]
     for split in splits:
         print(lines(titles[split], {"available": 1, **metrics[split]}))
+    for place, rows in metrics.get("oracle", {}).items():
+        for row, figures in rows.items():
+            print(lines(f"oracle: {ORACLES[row]} in the place of {PLACES[place]}, in percent",
+                        {"available": 1, **figures}))
+    if "proposals" in metrics:
+        print(made_by(metrics["proposals"]))
     if not splits:
         name = "pseudo-labels" if stage == "score" else "the detector against the truth of the validation images"
         print(lines(f"{name}, in percent" if metrics.get("available") else name, metrics))

@@ -31,7 +31,8 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
         "PQ of stuff": ("panoptic_output.stuff.PQ", "panoptic output"),
         "Mean IoU per object": ("objects.mean_iou", "0 without a label"), "Recall at IoU .5": ("objects.recall50", ""),
         "mIoU, masks painted": ("painted.mIoU", "with background"),
-        "mIoU, semantic labels": ("semantic.mIoU", "with background")},
+        "mIoU, semantic labels": ("semantic.mIoU", "with background"),
+        "Coverage weighted by area": ("coverage.mwcov", "MWCov"), "Coverage": ("coverage.mucov", "MUCov")},
     "Counts": {
         "Objects": ("objects.objects", ""), "Labels": ("objects.labels", ""),
         "Undecided regions": ("objects.undecided_regions", ""), "Images": ("objects.images", ""),
@@ -72,8 +73,15 @@ def cell(value: object, bar: bool = False) -> Cell:
 def columns(score: Record, evaluate: Record) -> dict[str, Record]:
     """What was measured, by column heading."""
     found = {"Pseudo-labels, train": score.get("train"), "Pseudo-labels, val": score.get("val"),
+             "Pseudo-labels, val, annotated points": score.get("val_points"),
              "Detector, val": evaluate if evaluate.get("available") else None}
     return {heading: metrics for heading, metrics in found.items() if metrics}
+
+
+def oracles(score: Record) -> dict[str, Record]:
+    """What the truth makes of val, where that was asked for, by column heading."""
+    return {f"Oracle {row}, {'objects' if place == 'objects' else 'locations'} of val": metrics
+            for place, rows in score.get("oracle", {}).items() for row, metrics in rows.items()}
 
 
 def reasons(score: Record, evaluate: Record) -> list[str]:
@@ -100,6 +108,8 @@ def cards(score: Record, evaluate: Record) -> list[tuple[str, str, str]]:
         ("Detector PQ", evaluate, "panoptic.PQ", "validation images, things"),
         ("Retention of AP50", evaluate, "retention.voc.AP50", "of the same detector trained on masks"),
         ("Annotation", evaluate, "annotation.seconds_per_image", "seconds per image"),
+        ("Proposals trained on masks", score, "proposals.trained_on_masks",
+         f"by {look_up(score, 'proposals.provider')}; 0: no, 1: yes"),
     ]
     found = [(label, cell(look_up(metrics, path)).text, note) for label, metrics, path, note in wanted]
     return [card for card in found if card[1] != DASH]
@@ -107,7 +117,7 @@ def cards(score: Record, evaluate: Record) -> list[tuple[str, str, str]]:
 
 def figures(score: Record, evaluate: Record) -> list[Table]:
     """All figures over all classes, side by side for labels and detector."""
-    measured = columns(score, evaluate)
+    measured = columns(score, evaluate) | oracles(score)
     tables = []
     for title, lines in ROWS.items():
         rows = [(name, note, [cell(look_up(metrics, path)) for metrics in measured.values()])
@@ -146,14 +156,23 @@ def flat(metrics: object, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, f"{metrics:.4g}" if isinstance(metrics, float) else str(metrics))]
 
 
-def summary(params: Record, facts: Record) -> str:
-    """One line about the data."""
+def made_by(proposals: Record) -> str:
+    """Who made a method's proposals, and whether from masks: a clause for the reader."""
+    trained = "trained on masks" if proposals["trained_on_masks"] else "not trained on masks"
+    tuned = proposals["tuned_on_masks"] and not proposals["trained_on_masks"]
+    return f"proposals by {proposals['provider']}, {trained}" + ", a few weights chosen with masks" * bool(tuned)
+
+
+def summary(params: Record, facts: Record, proposals: Record | None = None) -> str:
+    """One line about the data, and about the proposals where the method uses any."""
     dataset = params.get("dataset") or {}
     kinds = (params.get("annotations") or {}).get("kinds") or ["tags"]
     stuff = f" and {facts['stuff']} of stuff" if facts.get("stuff") else ""
+    budget = f" for {dataset['budget_seconds']:g} s" if dataset.get("budget_seconds") else ""
     return (f"{dataset.get('kind', 'shapes')}: {facts.get('train', 0)} training and {facts.get('val', 0)} validation "
             f"images, {facts.get('things', 0)} classes of things{stuff}; annotated with "
-            f"{', '.join(str(kind).replace('_', ' ') for kind in kinds)}")
+            f"{', '.join(str(kind).replace('_', ' ') for kind in kinds)}{budget}"
+            + (f"; {made_by(proposals)}" if proposals else ""))
 
 
 def sections(params: Record) -> list[tuple[str, str]]:

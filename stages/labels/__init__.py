@@ -1,0 +1,1 @@
+"""Reading, writing and drawing of labels: COCO JSON, RLE, label maps."""

@@ -3,7 +3,8 @@
 Each method's last label stage writes the file and `score` puts the numbers into the headline, under ``method``. Its
 ``measured`` part names what `score` reads of the method beside the labels (folders semantic/ and points/, labels of
 val), with a digest of the content: not every method has them, so dvc.yaml cannot name them, and this file, which it
-does name, changes when they do.
+does name, changes when they do. ``proposals`` says, of methods that use them, who made the segment proposals and
+whether masks were used for that, and again has a digest: every metric file repeats it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,46 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 
 MOST = 3
-"""Numbers that a method may have in the headline, which holds 25 over all files."""
+"""Numbers that a method may have in the headline, which holds 25 over all files; two less with proposals, which take a
+number in each file."""
+PROPOSALS = {"provider": str, "trained_on_masks": int, "tuned_on_masks": int, "folder": str, "digest": str}
+"""What is said of segment proposals: who made them, whether masks were used to train that, or to choose a few of its
+parameters (0 or 1), where they lie, and a digest of those of val."""
 CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a method's figures.json says.
+
+    Attributes:
+        headline: at most three numbers.
+        details: further ones.
+        proposals: see ``PROPOSALS``; None where the method uses none.
+    """
+
+    headline: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
+    proposals: Mapping[str, Any] | None = None
+
+    @property
+    def all(self) -> dict[str, float]:
+        """Headline and details."""
+        return {**self.headline, **self.details}
+
+    def of_proposals(self) -> dict[str, str | int]:
+        """``provider``, ``trained_on_masks`` and ``tuned_on_masks``; nothing without proposals."""
+        kept = ("provider", "trained_on_masks", "tuned_on_masks")
+        return {} if self.proposals is None else {name: self.proposals[name] for name in kept}
 
 
 def figures_path(method: str) -> Path:
@@ -28,52 +60,83 @@ def figures_path(method: str) -> Path:
 
 
 def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iterable[str | Path] = (),
-                  placed: Mapping[str, str | Path] | None = None) -> None:
+                  elsewhere: Mapping[str, str | Path] | None = None, details: Mapping[str, float] | None = None,
+                  proposals: Mapping[str, Any] | None = None) -> None:
     """Write the method's numbers.
 
     Args:
         path: data/<method>/figures.json.
-        figures: at most three, by the names that people say, units in docs/metrics.md.
+        figures: at most three, with proposals at most one, by the names that people say, units in docs/metrics.md.
         measured: files and folders beside ``path`` that `score` measures; absent ones are left out.
-        placed: more of them, which other stages have made and put in place: their names from data/<method> on.
+        elsewhere: the same of those that are not beside ``path``, e.g. because it lies in a work folder yet, by their
+            names in data/<method>.
+        details: further numbers, for the detail file.
+        proposals: see ``PROPOSALS``, of methods that use them.
 
     Raises:
-        ValueError: more than three numbers, something that is no finite number, or a path that is not beside ``path``.
+        ValueError: more numbers than that, something that is no finite number, a path that is not beside ``path``, or
+            other things said of proposals.
     """
-    path = Path(path)
-    if len(figures) > MOST:
-        raise ValueError(f"{path}: {len(figures)} figures, the headline has room for {MOST}: {', '.join(figures)}")
-    wrong = [name for name, value in figures.items() if not _is_number(value)]
+    path, details = Path(path), details or {}
+    most = MOST - 2 * (proposals is not None)
+    if len(figures) > most:
+        raise ValueError(f"{path}: {len(figures)} figures, the headline has room for {most}: {', '.join(figures)}")
+    wrong = [name for name, value in {**figures, **details}.items() if not _is_number(value)]
     if wrong:
         raise ValueError(f"{path}: not a finite number: {', '.join(wrong)}")
-    digests = {Path(place).relative_to(path.parent).as_posix(): content_digest(place)
-               for place in measured if Path(place).exists()}
-    digests |= {name: content_digest(place) for name, place in (placed or {}).items()}
-    write_json(path, {"figures": dict(figures), "measured": dict(sorted(digests.items()))}, indent=2)
+    if set(figures) & set(details):
+        raise ValueError(f"{path}: said twice: {', '.join(sorted(set(figures) & set(details)))}")
+    if proposals is not None and not _is_provider(proposals):
+        raise ValueError(f"{path}: of proposals {', '.join(PROPOSALS)} were expected, found {dict(proposals)}")
+    places = {Path(place).relative_to(path.parent).as_posix(): place for place in measured} | dict(elsewhere or {})
+    digests = {name: content_digest(place) for name, place in places.items() if Path(place).exists()}
+    content = {"figures": dict(figures), "details": dict(details), "measured": dict(sorted(digests.items())),
+               "proposals": None if proposals is None else dict(proposals)}
+    write_json(path, {name: value for name, value in content.items()
+                      if value or name in ("figures", "measured")}, indent=2)
 
 
-def read_figures(path: str | Path) -> dict[str, float]:
-    """The numbers that :func:`write_figures` wrote; none if there is no such file.
+def read_figures(path: str | Path) -> Figures:
+    """What :func:`write_figures` wrote; nothing if there is no such file.
 
     Raises:
         UserError: the file holds something else.
     """
     path = Path(path)
     if not path.exists():
-        return {}
+        return Figures()
     content = read_json(path)
-    figures = content.get("figures") if isinstance(content, Mapping) else None
-    if not isinstance(figures, Mapping) or not all(map(_is_number, figures.values())) or len(figures) > MOST:
+    found = content if isinstance(content, Mapping) else {}
+    figures, details, proposals = found.get("figures"), found.get("details", {}), found.get("proposals")
+    if not _are_numbers(figures) or not _are_numbers(details) or len(figures) > MOST:
         raise UserError(f"{path}: at most {MOST} numbers under \"figures\" were expected; delete it and run "
                         "`dvc repro` to make it anew")
-    return dict(figures)
+    if proposals is not None and not _is_provider(proposals):
+        raise UserError(f"{path}: under \"proposals\" {', '.join(PROPOSALS)} were expected; delete it and run "
+                        f"`dvc repro` to make it anew")
+    return Figures(dict(figures), dict(details), proposals)
+
+
+def _are_numbers(values: object) -> TypeGuard[Mapping[str, float]]:
+    return isinstance(values, Mapping) and all(map(_is_number, values.values()))
+
+
+def _is_provider(record: object) -> bool:
+    return isinstance(record, Mapping) and set(record) == set(PROPOSALS) and all(
+        isinstance(record[name], kind) and not isinstance(record[name], bool)
+        and (kind is str or record[name] in (0, 1)) for name, kind in PROPOSALS.items())
 
 
 def content_digest(place: str | Path) -> str:
     """32 hexadecimal digits of a file, or of the names and contents of all files below a folder."""
     place = Path(place)
+    return files_digest(place, sorted(place.rglob("*")) if place.is_dir() else [place])
+
+
+def files_digest(place: Path, paths: Iterable[Path]) -> str:
+    """The same of some files below ``place``, in the order that they are given in."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+    for path in paths:
         if path.is_file():
             name = path.relative_to(place).as_posix().encode()
             # Lengths in front: no two different folders give the same stream of bytes.

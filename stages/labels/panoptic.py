@@ -1,5 +1,5 @@
-"""COCO panoptic files: every pixel belongs to one segment, an instance of a thing or all of a class of stuff. This module
-has their JSON, ``segments`` their pictures.
+"""COCO panoptic files: every pixel belongs to one segment, an instance of a thing or all of a class of stuff. This
+module has their JSON, ``segments`` their pictures.
 
 A JSON (``images``, ``categories`` with ``isthing``, ``annotations``) lies beside a folder of its name with one PNG per
 image: panoptic.json and panoptic/. A pixel's segment id is R + 256 G + 65536 B, 0 is void; an annotation lists its

@@ -1,0 +1,1 @@
+"""Data sets to images and truth, and truth to weak annotations."""

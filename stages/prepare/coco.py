@@ -33,16 +33,32 @@ def part_paths(dataset: DatasetSettings, train: str, val: str, images: str) -> d
 
 def needed_paths(dataset: DatasetSettings) -> list[Path]:
     """Root, JSON files and image folders."""
-    return [Path(dataset.root), *(path for part in parts(dataset).values() for path in part)]
+    return [Path(dataset.root), *(path for part in [*parts(dataset).values(), *more_parts(dataset)] for path in part)]
+
+
+def more_parts(dataset: DatasetSettings) -> list[tuple[Path, Path]]:
+    """(JSON file, image folder) of the further parts of train."""
+    return [(Path(dataset.root) / part.file, Path(dataset.root) / part.images) for part in dataset.train_more]
 
 
 def read(dataset: DatasetSettings) -> Source:
-    """Read and check the JSON files.
+    """Read and check the JSON files; further parts of train are joined to it.
 
     Raises:
-        UserError: a missing file or folder, or JSON that is not COCO.
+        UserError: a missing file or folder, JSON that is not COCO, or an image id that two parts of train share.
     """
-    return read_parts(parts(dataset), read_image)
+    named = {f"train_more {number}": part for number, part in enumerate(more_parts(dataset), start=1)}
+    source = read_parts({**parts(dataset), **named}, read_image)
+    train = [image for part in ("train", *named) for image in source.parts[part]]
+    owners: dict[int, SourceImage] = {}
+    for image in train:
+        if image.id in owners:
+            raise UserError(f"dataset.train_more: {image.path} and {owners[image.id].path} have the id {image.id}; "
+                            f"the parts of train need ids of their own")
+        owners[image.id] = image
+    kept = [part for part in source.parts if part not in named]
+    return Source(source.categories, {part: train if part == "train" else source.parts[part] for part in kept},
+                  {part: source.origin[part] for part in kept}, source.files)
 
 
 def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[..., SourceImage],
@@ -58,7 +74,8 @@ def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[...,
     categories: dict[int, Entry] = {}
     for part, (file, folder) in found.items():
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such image folder; set dataset.{part}_images (relative to dataset.root)")
+            key = "train_more" if part.startswith("train_more") else f"{part}_images"
+            raise UserError(f"{folder}: no such image folder; set dataset.{key} (relative to dataset.root)")
         content = read_json(file)
         if adapt is not None:
             adapt(content, file)

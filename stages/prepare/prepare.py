@@ -1,6 +1,8 @@
 """Bring a data set into data/dataset: plain RGB images, and the truth of train and val as COCO JSON.
 
-Everything is checked before anything is put into place. Settings: section `dataset` of params.yaml.
+Everything is checked before anything is put into place. Settings: section `dataset` of params.yaml; with
+`dataset.budget_seconds` also `method`, `annotations` and `evaluate`, which say what the labels of an image cost (DVC
+knows of it by data/code/prepare).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from stages.labels.coco import Entry, write_instances
 from stages.labels.images import Header
 from stages.prepare import images, kinds
+from stages.prepare.budget import Budget, budget_of
 from stages.prepare.chunks import map_chunks
 from stages.prepare.records import Task, make_record, shown_categories
 from stages.prepare.settings import DatasetSettings
@@ -28,24 +31,36 @@ from stages.runtime.work import Work
 def main(params: Path) -> None:
     """Run the stage."""
     settings = load_settings(params, dataset=DatasetSettings, runtime=RuntimeSettings)
-    prepare(settings.dataset, settings.runtime)
+    budget = None
+    if settings.dataset.budget_seconds is not None:
+        others = load_settings(params, method=str, annotations=dict, evaluate=dict)
+        budget = budget_of(settings.dataset, others.method, others.annotations, others.evaluate)
+    prepare(settings.dataset, settings.runtime, budget)
 
 
-def prepare(dataset: DatasetSettings, runtime: RuntimeSettings) -> None:
+def prepare(dataset: DatasetSettings, runtime: RuntimeSettings, budget: Budget | None = None) -> None:
     """Write ``data/dataset``: images/, train_truth.json, val_truth.json.
+
+    Args:
+        dataset: what is wanted.
+        runtime: workers.
+        budget: how many training images are drawn, if not all are taken.
 
     Raises:
         UserError: anything wrong with the data set; nothing is in place then.
     """
     if dataset.kind != "shapes" and not Path(dataset.root).is_dir():
         raise UserError(f"dataset.root: {dataset.root} is not a folder; give the folder of the data set")
-    source = select(kinds.read(dataset), dataset)
+    found = kinds.read(dataset)
+    source = select(found, dataset, None if budget is None else budget.images)
+    if budget is not None:
+        _report(budget.sentence(len(select(found, dataset.model_copy(update={"limit": None})).parts["train"])))
     if any(category["id"] == 0 for category in source.categories):
         raise UserError(f"{source.origin['train']}: a category has id 0, which means background in semantic label "
                         f"pictures; number the categories from 1 on")
     _check_tags(source, dataset)
     placements = _plan_images(source, dataset, runtime)
-    with Work(__file__, source.files, dataset) as work:
+    with Work(__file__, source.files, [dataset, budget and budget.images]) as work:
         folder_of_images = work.subfolder("images")
         kept = tuple(category["id"] for category in source.categories)
         truths = {}

@@ -48,6 +48,13 @@ class ShapesSettings(Settings):
         return self
 
 
+class PartSettings(Settings):
+    """A further part of the training images: a JSON and its images, both relative to ``dataset.root``."""
+
+    file: str = Field(min_length=1, description="COCO instance JSON (not in the papers)")
+    images: str = Field(min_length=1, description="image folder (not in the papers)")
+
+
 class DatasetSettings(Settings):
     """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
 
@@ -76,18 +83,25 @@ class DatasetSettings(Settings):
         "where it holds train2017/ and val2017/, the root itself, for folder too where there is no folder images; for "
         "kitti training/image_2 or, of MOTS, training/image_02)")
     val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
+    train_more: tuple[PartSettings, ...] = Field(
+        (), description="further parts of the training images, as COCO 2014's 35k images of val (coco; WISE section "
+        "4.4: train and the 35k)")
     sbd: str = Field(
         "SBD", min_length=1, description="folder of the Semantic Boundaries Dataset, for train_aug (voc): it holds "
         "inst/, train.txt and val.txt, itself or in dataset/ or benchmark_RELEASE/dataset/")
     limit: int | None = Field(
         None, ge=1, description="use only the first images of each of train and val, by id [images] "
         "(not in the papers)")
+    budget_seconds: float | None = Field(
+        None, gt=0, description="draw, uniformly and without replacement from `seed`, as many training images as this "
+        "annotation time pays for at the cost of the labels (annotations.kinds, evaluate.seconds); `split` is made "
+        "before, `limit` takes the first of those that were drawn [s] (WISE table 2: 29280)")
     split: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="take val out of `train` by chance from `seed`: a share below 1, or a number [images] "
         "(not in the papers)")
     seed: int = Field(
-        0, ge=0, description="of the rendering and of `split`; apart from the seed of training, so that another "
-        "training leaves the data as they are (not in the papers)")
+        0, ge=0, description="of the rendering, of `split` and of `budget_seconds`; apart from the seed of training, "
+        "so that another training leaves the data as they are (not in the papers)")
     classes: list[str] | None = Field(
         None, min_length=1, description="names of the classes to keep; objects and tags of others are dropped, their "
         "images stay (not in the papers)")
@@ -112,6 +126,8 @@ class DatasetSettings(Settings):
             if given:
                 raise ValueError(f"{', '.join(given)}: no meaning for kind shapes; remove (numbers of images are "
                                  f"dataset.shapes.train and dataset.shapes.val)")
+        if self.train_more and self.kind != "coco":
+            raise ValueError(f"train_more: no meaning for kind {self.kind}, coco alone has it; remove it")
         if self.kind == "folder" and self.val is None and self.split is None:
             raise ValueError("kind folder needs split (for example 0.2) or val (a second table)")
         return self

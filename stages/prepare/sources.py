@@ -68,8 +68,13 @@ class Source:
     files: list[Path] = field(default_factory=list)
 
 
-def select(source: Source, dataset: DatasetSettings) -> Source:
-    """Apply ``classes``, ``split`` and ``limit``; the images of each part are sorted by id.
+def select(source: Source, dataset: DatasetSettings, afforded: int | None = None) -> Source:
+    """Apply ``classes``, ``split``, ``budget_seconds`` and ``limit``, in this order; each part is sorted by id.
+
+    Args:
+        source: all of the data set.
+        dataset: what is wanted of it.
+        afforded: training images that the budget pays for; None without one.
 
     Raises:
         UserError: unknown class names, or a part that is left without images.
@@ -83,6 +88,8 @@ def select(source: Source, dataset: DatasetSettings) -> Source:
     for name, images in parts.items():
         if not images:
             raise UserError(f"{origin[name]}: no usable image for {name}; at least one is needed")
+    if afforded is not None:
+        parts["train"] = _draw(parts["train"], afforded, dataset.seed)
     if dataset.limit is not None:
         parts = {name: images[: dataset.limit] for name, images in parts.items()}
     return Source(source.categories, parts, origin, source.files)
@@ -126,6 +133,15 @@ def _split(images: list[SourceImage], split: int | float, seed: int, origin: Pat
             "val": [image for index, image in enumerate(images) if index in chosen]}
 
 
+def _draw(images: list[SourceImage], count: int, seed: int) -> list[SourceImage]:
+    """``count`` of the images, or all where there are fewer, by chance, in order of the ids.
+
+    Those of a smaller budget are among those of a larger one.
+    """
+    chosen = set(generator(seed, "budget").permutation(len(images))[:count].tolist())
+    return [image for index, image in enumerate(images) if index in chosen]
+
+
 def path_problem(folder: str | Path, file_name: str) -> str | None:
     """Why ``file_name`` must not be opened, or None: it has to be a file inside ``folder``, symbolic links followed."""
     pure = PurePosixPath(file_name)
@@ -150,7 +166,8 @@ def check_classes(categories: Sequence[Entry], tags: Sequence[set[int]], dataset
     """Ask that every class be shown by some training image.
 
     Returns:
-        What to tell the user where that is accepted (``limit``, ``allow_empty_classes``), else None.
+        What to tell the user where that is accepted (``limit``, ``budget_seconds``, ``allow_empty_classes``), else
+        None.
 
     Raises:
         UserError: classes without images.
@@ -163,7 +180,7 @@ def check_classes(categories: Sequence[Entry], tags: Sequence[set[int]], dataset
         raise UserError(f"{origin}: no training image shows any of the classes ({listed(missing)}); "
                         f"nothing can be learnt from it")
     found = f"{len(missing)} of {len(categories)} classes have no training image: {listed(missing)}"
-    if dataset.allow_empty_classes or dataset.limit is not None:
+    if dataset.allow_empty_classes or dataset.limit is not None or dataset.budget_seconds is not None:
         return found
     present = [category["name"] for category in categories if category["id"] in shown]
     raise UserError(f"{origin}: {found}. Give images of them, or keep the others with "

@@ -20,10 +20,34 @@ from stages.proposals.trees import Tree
 
 @dataclass(frozen=True)
 class Map:
-    """A map of the image from elsewhere: (C, h, w) features, or the strength (h, w) of a boundary."""
+    """A map of the image from elsewhere: (C, h, w) features, or the strength (h, w) of a boundary.
+
+    Its cells are squares of a whole number of pixels, the last ones of which may reach beyond the image; where the
+    numbers of cells fit no such side, they cover the image evenly.
+    """
 
     values: np.ndarray
     kind: str
+
+    def on(self, size: tuple[int, int], shown: tuple[int, int]) -> np.ndarray:
+        """Bilinear values at the pixels of a smaller copy of the image.
+
+        Args:
+            size: (H, W) of the image.
+            shown: (H', W') of the copy.
+
+        Returns:
+            (H', W') or (C, H', W') float32.
+        """
+        cells = self.values.shape[-2:]
+        side = next((side for side in range(1, max(size) + 1)
+                     if all(-(-length // side) == count for length, count in zip(size, cells, strict=True))), None)
+        covered = size if side is None else (cells[0] * side, cells[1] * side)
+        whole = [max(part, round(length * part / full))
+                 for length, part, full in zip(covered, shown, size, strict=True)]
+        planes = [cv2.resize(plane.astype(np.float32), (whole[1], whole[0]), interpolation=cv2.INTER_LINEAR)
+                  for plane in self.values.reshape(-1, *cells)]
+        return np.stack(planes)[:, :shown[0], :shown[1]].reshape(*self.values.shape[:-2], *shown)
 
 
 def propose(image: np.ndarray, limit: int, settings: HierarchySettings, maps: Sequence[Map] = ()) -> Proposals:
@@ -42,7 +66,7 @@ def propose(image: np.ndarray, limit: int, settings: HierarchySettings, maps: Se
     height, width = image.shape[:2]
     found = describe(image, settings)
     members, joined = candidates.candidates(
-        hierarchies(found, maps), found.edges, found.area, settings.pair_cuts, settings.triplet_cuts,
+        hierarchies(found, maps, (height, width)), found.edges, found.area, settings.pair_cuts, settings.triplet_cuts,
         settings.smallest, settings.largest)
     if not len(members):
         members, joined = np.ones((1, len(found)), bool), np.ones(1, np.int64)
@@ -62,8 +86,8 @@ def describe(image: np.ndarray, settings: HierarchySettings) -> Regions:
     return regions.describe(regions.oversegment(regions.smoothed(lab), settings.regions), lab)
 
 
-def hierarchies(found: Regions, maps: Sequence[Map] = ()) -> list[Tree]:
-    """Ten trees that err in different ways, and one for each map.
+def hierarchies(found: Regions, maps: Sequence[Map] = (), size: tuple[int, int] | None = None) -> list[Tree]:
+    """Ten trees that err in different ways, and one for each map of an image of ``size``.
 
     No tree alone covers objects well (an average best overlap of about 51 each on photographs); what counts is that
     they differ in what they look at, and in how soon they let go of small regions.
@@ -83,18 +107,16 @@ def hierarchies(found: Regions, maps: Sequence[Map] = ()) -> list[Tree]:
         trees.by_contrast(found, power=1.0),
         trees.by_likeness(found),
     ]
-    return made + [_tree_on_map(found, item) for item in maps]
+    shown = (found.labels.shape[0], found.labels.shape[1])
+    return made + [_tree_on_map(found, item.on(size or shown, shown)) for item in maps]
 
 
-def _tree_on_map(found: Regions, item: Map) -> Tree:
-    height, width = found.labels.shape
-    if item.kind == "boundary":
-        values = cv2.resize(item.values.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+def _tree_on_map(found: Regions, values: np.ndarray) -> Tree:
+    """A tree on a boundary (H, W) or on features (C, H, W)."""
+    if values.ndim == 2:
         contrast = regions.boundary_means(found.labels, values) if len(found) > 1 else found.contrast
         return trees.by_contrast(replace(found, contrast=contrast))
-    features = [cv2.resize(channel.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-                for channel in item.values]
-    means = regions.means(found.labels, np.stack(features, -1))
+    means = regions.means(found.labels, np.moveaxis(values, 0, -1))
     # Lengths of features say little: what counts is which of them answer.
     return trees.ward(found, means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9))
 

@@ -3,14 +3,15 @@
 Reads data/dataset/images and the lists of images in data/annotations, nothing of their labels; for `provider: file` the
 COCO results that `proposals.source` names. Writes data/proposals: one .npz per image (see `segments.py`: masks as
 COCO's run lengths, scores), and provider.json: `provider`, `trained_on_masks`, `tuned_on_masks`
-(a few weights were chosen with masks, of photographs that no table reports), and counts.
+(a few weights were chosen with masks, of photographs that no table reports), and counts. docs/proposals.md
+has the formats.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
 from stages.proposals import from_file, hierarchy
 from stages.proposals.hierarchy import Map
-from stages.proposals.settings import MapSettings, ProposalSettings
+from stages.proposals.provider import RECORD
+from stages.proposals.settings import ProposalSettings
 from stages.runtime import layout
 from stages.runtime.errors import UserError, summarise
 from stages.runtime.files import read_json, read_npz, write_json
@@ -30,7 +32,7 @@ from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
 PROPOSALS = Path("data/proposals")
-PROVIDER = PROPOSALS / "provider.json"
+PROVIDER = PROPOSALS / RECORD
 COUNTS = ("duplicate", "empty", "left_out")
 """Entries of a file that are not among an image's proposals, by reason."""
 
@@ -39,11 +41,12 @@ def main(params: Path) -> None:
     """Every image on its own, on all workers."""
     settings = load_settings(params, proposals=ProposalSettings, runtime=RuntimeSettings)
     chosen: ProposalSettings = settings.proposals
-    images = all_images()
+    images, lacking = all_images(), dict[str, int]()
     if chosen.provider == "file":
         sources = from_file.files(Path(chosen.source))
     else:
-        sources = [layout.IMAGES, *(Path(item.folder) for item in chosen.hierarchy.maps)]
+        sources = [layout.IMAGES, *chosen.maps.folders().values()]
+        lacking = without_maps(images, chosen)
     with Work(__file__, [*layout.WEAK.values(), *sources], chosen) as work:
         folder = work.subfolder("proposals")
         other = 0
@@ -54,7 +57,7 @@ def main(params: Path) -> None:
             map_images(partial(of_file, limit=chosen.limit), with_places, folder, settings.runtime, "proposals")
         else:
             map_images(partial(of_hierarchy, settings=chosen), images, folder, settings.runtime, "proposals")
-        record = {**provider_record(chosen), "images": len(images), **counts_of(folder, images, other)}
+        record = {**provider_record(chosen), "images": len(images), **lacking, **counts_of(folder, images, other)}
         print(f"propose: {record}", file=sys.stderr)
         write_json(folder / PROVIDER.name, record, indent=2)
         work.publish({"proposals": PROPOSALS})
@@ -86,30 +89,46 @@ def check_missing(images: list[Entry], places: Container[int], settings: Proposa
                                          f"proposals; add them, or set proposals.file.missing: none"))
 
 
+def without_maps(images: Sequence[Entry], settings: ProposalSettings) -> dict[str, int]:
+    """How many images have no map in each of the folders of maps, as ``without_<kind>``.
+
+    Raises:
+        UserError: a folder that holds a map of none of them.
+    """
+    found: dict[str, int] = {}
+    for kind, folder in settings.maps.folders().items():
+        missing = [image for image in images if not (folder / f"{layout.image_key(image)}.npz").is_file()]
+        if len(missing) == len(images):
+            raise UserError(f"proposals.maps.{kind}: {folder} holds no map of any image; one .npz per image was "
+                            f"expected, named by its id in twelve digits as {layout.image_key(images[0])}.npz")
+        found[f"without_{kind}"] = len(missing)
+    return found
+
+
 def of_hierarchy(image: Entry, settings: ProposalSettings) -> dict[str, np.ndarray]:
     """The arrays of one image's file, by the built-in provider."""
-    maps = [read_map(image, item) for item in settings.hierarchy.maps]
+    maps = [read_map(path, kind) for kind, folder in settings.maps.folders().items()
+            if (path := folder / f"{layout.image_key(image)}.npz").is_file()]
     pixels = read_rgb(layout.IMAGES / image["file_name"])
     return hierarchy.propose(pixels, settings.limit, settings.hierarchy, maps).arrays()
 
 
-def read_map(image: Entry, item: MapSettings) -> Map:
-    """One image's map.
+def read_map(path: Path, kind: str) -> Map:
+    """One image's map, "features" or "boundary".
 
     Raises:
-        UserError: the file lacks the array, or the array has another shape than its kind.
+        UserError: the file lacks the array of that name, or the array has another shape, or holds what is no number.
     """
-    path = Path(item.folder) / f"{layout.image_key(image)}.npz"
     stored = read_npz(path)
-    if item.array not in stored:
-        raise UserError(f"{path}: holds no array {item.array!r} (it holds {', '.join(sorted(stored))}); correct "
-                        f"proposals.hierarchy.maps")
-    values = stored[item.array]
-    if values.ndim != (2 if item.kind == "boundary" else 3) or not values.size:
-        shape = "(h, w)" if item.kind == "boundary" else "(C, h, w)"
-        raise UserError(f"{path}: {item.array} has shape {values.shape}, kind {item.kind} needs {shape}; correct "
-                        f"proposals.hierarchy.maps")
-    return Map(values, item.kind)
+    if kind not in stored:
+        raise UserError(f"{path}: holds no array {kind!r} (it holds {', '.join(sorted(stored))}); correct "
+                        f"proposals.maps.{kind}")
+    values = stored[kind]
+    if values.ndim != (2 if kind == "boundary" else 3) or not values.size or not np.isfinite(values).all():
+        shape = "(h, w)" if kind == "boundary" else "(C, h, w)"
+        raise UserError(f"{path}: {kind} has shape {values.shape}, finite numbers of shape {shape} were expected; "
+                        f"correct proposals.maps.{kind}")
+    return Map(values, kind)
 
 
 def of_file(image: Entry, limit: int) -> dict[str, np.ndarray]:

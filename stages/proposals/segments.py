@@ -201,6 +201,10 @@ def read_proposals(folder: Path, image: Entry) -> Proposals:
     if missing:
         raise UserError(f"{path}: holds no {', '.join(sorted(missing))}: not a file of proposals; "
                         f"delete its folder and run `dvc repro` again")
+    ends, sizes = stored["ends"], np.diff(stored["ends"], prepend=0)
+    if len(stored["scores"]) != len(ends) or (sizes <= 0).any() or sizes.sum() != len(stored["counts"]):
+        raise UserError(f"{path}: scores, counts and ends do not fit each other: the file is damaged; delete its "
+                        f"folder and run `dvc repro` again")
     height, width = (int(side) for side in stored["size"])
     if (height, width) != (image["height"], image["width"]):
         raise UserError(f"{path}: proposals of an image of {width} x {height} px, image {image['id']} has "

@@ -30,15 +30,19 @@ class RankSettings(Settings):
 
 
 class MapSettings(Settings):
-    """A map of every image that a further tree is built on: a network's features, or IRNet's class boundary."""
+    """Folders of maps that further trees are built on, which DVC watches: one .npz per image, named by its id in twelve
+    digits. The data set's images themselves stand for none. An image without a file is done without the tree."""
 
-    folder: str = Field(description="folder of one .npz per image, named by the image's id in twelve digits; DVC does "
-                                    "not watch it: change it and run `dvc repro -f propose` (not in the papers)")
-    array: str = Field(description="name of the array in each file: (h, w) or (C, h, w), covering the image evenly "
-                                   "(not in the papers)")
-    kind: Literal["features", "boundary"] = Field("features", description=(
-        "features: regions of alike values are merged; boundary: regions are merged where it is low (not in the "
-        "papers)"))
+    features: str = Field(str(layout.IMAGES), min_length=1, description=(
+        "array `features` (C, h, w), a network's: regions of alike values are merged (not in the papers)"))
+    boundary: str = Field(str(layout.IMAGES), min_length=1, description=(
+        "array `boundary` (h, w): regions are merged where it is low; data/irnet/fields are IRNet's, of the training "
+        "images, which DVC then makes before (not in the papers)"))
+
+    def folders(self) -> dict[str, Path]:
+        """What the folders that are given hold -> folder."""
+        found = {"features": Path(self.features), "boundary": Path(self.boundary)}
+        return {kind: folder for kind, folder in found.items() if folder != layout.IMAGES}
 
 
 class HierarchySettings(Settings):
@@ -59,7 +63,6 @@ class HierarchySettings(Settings):
     first_iou: float = Field(0.65, gt=0, le=1, description="largest IoU between those (not in the papers)")
     iou: float = Field(0.87, gt=0, le=1, description="largest IoU between any two proposals (not in the papers)")
     rank: RankSettings = Field(default_factory=RankSettings, description="weights of the cues")
-    maps: tuple[MapSettings, ...] = Field((), description="maps that further trees are built on (not in the papers)")
 
 
 class FileSettings(Settings):
@@ -87,6 +90,7 @@ class ProposalSettings(Settings):
         "such files, for the images of train and val (file) (not in the papers)"))
     limit: int = Field(1000, ge=1, le=10000, description="best proposals that are kept [per image] (WISE section 3)")
     hierarchy: HierarchySettings = Field(default_factory=HierarchySettings, description="the built-in provider")
+    maps: MapSettings = Field(default_factory=MapSettings, description="maps for the built-in provider")
     file: FileSettings | None = Field(None, description="what made the file (provider: file)")
 
     @model_validator(mode="after")
@@ -96,4 +100,6 @@ class ProposalSettings(Settings):
         if (self.provider == "file") == (Path(self.source) == layout.IMAGES):
             raise ValueError(f"source: {self.source} does not go with provider {self.provider}; write {layout.IMAGES} "
                              f"for hierarchy, the COCO results for file")
+        if self.provider == "file" and self.maps.folders():
+            raise ValueError(f"maps are for provider hierarchy; write {layout.IMAGES}, which stands for none")
         return self

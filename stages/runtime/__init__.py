@@ -1,0 +1,1 @@
+"""The ground floor: settings, trainings, walks over images, work folders, devices, seeds."""

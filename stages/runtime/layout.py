@@ -26,7 +26,8 @@ def method_models(method: str) -> Path:
 
 
 def pseudo_labels(method: str, split: str = "train") -> Path:
-    """A method's labels of the training images, or, by methods that make them, of val: COCO instances."""
+    """A method's labels of the training images or, by methods that make them, of val (``val_points``: from its
+    annotated points): COCO instances."""
     return method_data(method) / ("pseudo_labels.json" if split == "train" else f"pseudo_labels_{split}.json")
 
 

@@ -111,34 +111,54 @@ def train_stage(file: str, params: Path, settings: TrainingSettings, runtime: Ru
     distributed.launch(file, params, runtime.processes)
     with Work(file, inputs, [seed, runtime.precision, settings, parameters, *([steps] if steps else [])],
               part=part) as work:
-        device = devices.resolve(runtime.device)
-        torch.manual_seed(seeds.entropy(seed, *output.parts[-2:]))
-        training = build(device)
-        model = training.model.to(device)
-        if settings.epochs:
-            groups = training.groups or [{"params": [value for value in model.parameters() if value.requires_grad],
-                                          "lr": settings.learning_rate}]
-            optimizer = make_optimizer(settings.optimizer, [dict(group) for group in groups], settings.learning_rate,
-                                       settings.weight_decay, settings.momentum)
-            batch_size = min(settings.batch_size, len(training.samples))
-            samples = InTurn(training.samples, steps * batch_size) if steps else training.samples
-            epochs = 1 if steps else settings.epochs
-            total = epochs * steps_per_epoch(len(samples), batch_size)
-            fit(model, training.losses, samples, optimizer, epochs=epochs, batch_size=batch_size,
-                schedule=warmed_up(SCHEDULES[settings.schedule], settings.warmup_steps, total), folder=work.folder,
-                seed=seed, runtime=runtime, description=work.stage, collate=training.collate,
-                clip_norm=settings.clip_norm or None, after_step=training.after_step,
-                extra_state=training.extra_state, sync_batch_norm=settings.sync_batch_norm)
-        if distributed.rank() == 0:
-            folder = work.subfolder("result")
+        train_network(work.folder, settings, runtime, seed, build, name=output.parts[-2:], description=work.stage,
+                      steps=steps)
+        work.publish({"result": output})
+
+
+def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
+                  build: Callable[[torch.device], Training], *, name: Sequence[str], description: str,
+                  steps: int = 0) -> None:
+    """The training of ``train_stage`` inside a work folder, for a stage that does more; it goes on where it was.
+
+    Args:
+        folder: holds the checkpoint, and gets ``result/`` (``weights.pt``, ``curves/`` and what ``finish`` writes) as
+            the last thing; where that is there, nothing is left to do.
+        settings, runtime, seed, build: as for ``train_stage``.
+        name: of the network; its initial weights depend on the seed and on it.
+        description: of the progress bar.
+        steps: as for ``train_stage``.
+    """
+    if (folder / "result").exists():
+        return
+    device = devices.resolve(runtime.device)
+    torch.manual_seed(seeds.entropy(seed, *name))
+    training = build(device)
+    model = training.model.to(device)
+    if settings.epochs:
+        groups = training.groups or [{"params": [value for value in model.parameters() if value.requires_grad],
+                                      "lr": settings.learning_rate}]
+        optimizer = make_optimizer(settings.optimizer, [dict(group) for group in groups], settings.learning_rate,
+                                   settings.weight_decay, settings.momentum)
+        batch_size = min(settings.batch_size, len(training.samples))
+        samples = InTurn(training.samples, steps * batch_size) if steps else training.samples
+        epochs = 1 if steps else settings.epochs
+        total = epochs * steps_per_epoch(len(samples), batch_size)
+        fit(model, training.losses, samples, optimizer, epochs=epochs, batch_size=batch_size,
+            schedule=warmed_up(SCHEDULES[settings.schedule], settings.warmup_steps, total), folder=folder, seed=seed,
+            runtime=runtime, description=description, collate=training.collate, clip_norm=settings.clip_norm or None,
+            after_step=training.after_step, extra_state=training.extra_state,
+            sync_batch_norm=settings.sync_batch_norm)
+    if distributed.rank() == 0:
+        with atomic_path(folder / "result") as result:
+            result.mkdir()
             model.eval()
             with torch.no_grad():
                 if training.finish is not None:
-                    training.finish(folder)
-            save_weights(folder / "weights.pt", training.state() if training.state else model.state_dict())
+                    training.finish(result)
+            save_weights(result / "weights.pt", training.state() if training.state else model.state_dict())
             if settings.epochs:  # copied: a kill before the end finds the checkpoint's curves where they were
-                shutil.copytree(work.path("curves"), folder / "curves", dirs_exist_ok=True)
-        work.publish({"result": output})
+                shutil.copytree(folder / "curves", result / "curves")
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:

@@ -87,29 +87,41 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         part: of the stage, where it walks several times (see ``Work``).
     """
     distributed.launch(file, params, runtime.processes)
-    write = write or (_write_arrays if suffix == ".npz" else write_json)
     with Work(file, inputs, parameters, part=part) as work:
         folder = work.subfolder("results")
-        for name in items:
-            work.subfolder(f"results/{name}")
-        wait_for_all()  # the first process tidies up the folder before any other writes into it
-        everything = [(name, item) for name, group in items.items() for item in group]
-        own = everything[distributed.rank()::distributed.world_size()]
-
-        def path(name: str, item: Item) -> Path:
-            return folder / name / f"{key(item)}{suffix}"
-
-        missing = [pair for pair in own if not path(*pair).exists()]
-        if missing:
-            with torch.no_grad():
-                infer = build(devices.resolve(runtime.device))
-                done = len(own) - len(missing)
-                for (name, item), loaded in ahead(missing, lambda pair: load(pair[1]), description, len(own), done):
-                    write(path(name, item), infer(name, item, loaded))
-        wait_for_all()
+        walk(folder, runtime, items, key=key, load=load, build=build, description=description, suffix=suffix,
+             write=write)
         if distributed.rank() == 0:
             further = finish(folder) if finish is not None else {}
             work.publish({**({} if output is None else {"results": output}), **further})
+
+
+def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *, key: Callable[[Item], str],
+         load: Callable[[Item], Loaded], build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]],
+         description: str, suffix: str = ".npz", write: Callable[[Path, Any], None] | None = None) -> None:
+    """The walk of ``walk_stage``, whose arguments it takes, inside a work folder, for a stage that does more.
+
+    Args:
+        folder: of the results; when this returns, on any process, those of all processes are there.
+    """
+    write = write or (_write_arrays if suffix == ".npz" else write_json)
+    wait_for_all()  # the first process tidies up the work folder before any other writes into it
+    for name in items:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    everything = [(name, item) for name, group in items.items() for item in group]
+    own = everything[distributed.rank()::distributed.world_size()]
+
+    def path(name: str, item: Item) -> Path:
+        return folder / name / f"{key(item)}{suffix}"
+
+    missing = [pair for pair in own if not path(*pair).exists()]
+    if missing:
+        with torch.no_grad():
+            infer = build(devices.resolve(runtime.device))
+            done = len(own) - len(missing)
+            for (name, item), loaded in ahead(missing, lambda pair: load(pair[1]), description, len(own), done):
+                write(path(name, item), infer(name, item, loaded))
+    wait_for_all()
 
 
 def _write_arrays(path: Path, arrays: Any) -> None:
@@ -121,6 +133,8 @@ def wait_for_all() -> None:
     if distributed.world_size() == 1:
         return
     if not torch.distributed.is_initialized():
-        # One process's share may take hours longer than another's.
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        # One process's share may take hours longer than another's. A training that follows in the same processes finds
+        # this group and exchanges its gradients by it, on GPUs by NCCL.
+        gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(days=7))
     torch.distributed.barrier()

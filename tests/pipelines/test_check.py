@@ -88,6 +88,28 @@ def test_proposals_are_made_for_those_who_want_them(clone, capsys):
     check.main(clone({**wise, **file}))
 
 
+def test_maps_of_proposals(clone, capsys):
+    wise = {"method": "wise", "annotations.kinds": ["points"]}
+    assert _refused(clone({**wise, "proposals.maps.boundary": "data/irnet/field"})).startswith(
+        "proposals.maps.boundary: there is no folder data/irnet/field; did you mean 'data/irnet/fields'?; put one .npz "
+        "per image there, or write data/dataset/images, which stands for none, or data/irnet/fields, which")
+    assert _refused(clone({**wise, "proposals.maps.features": "data/irnet/fields"})).endswith("which stands for none")
+    check.main(clone({"proposals.maps.features": "nowhere"}))
+    check.main(clone({**wise, "proposals.maps.boundary": "data/irnet/fields"}))
+    method = next(line for line in capsys.readouterr().out.splitlines() if "wise:" in line)
+    assert ("annotate -> irnet's train_classifier -> irnet's infer_cams -> irnet's mine_relations -> irnet's "
+            "train_irnet -> irnet's infer_fields -> propose -> train_peaks ->") in method
+    Path("features").mkdir()
+    check.main(clone({**wise, "proposals.maps.features": "features"}))
+
+
+def test_an_oracle_of_proposals_needs_proposals(clone):
+    assert _refused(clone({"score.oracle": ["proposal"]})) == (
+        "score.oracle: proposal needs a method that uses proposals, irnet uses none; remove it")
+    check.main(clone({"score.oracle": ["mask"]}))
+    check.main(clone({"score.oracle": ["proposal"], "method": "wise", "annotations.kinds": ["points"]}))
+
+
 def test_weights_of_a_method_that_another_builds_on(clone):
     changes = {"irnet.classifier.backbone.weights": "nothing.pt"}
     check.main(clone({"method": "exits", "annotations.kinds": ["boxes"], **changes}))
@@ -159,6 +181,16 @@ def test_photographs_are_counted(clone):
         Path("photos/images", name).touch()
     settings = load_params(clone({"dataset.root": "photos"}, "photos"))
     assert check.count_images(settings) == (3, 640 * 480)
+
+
+def test_a_budget_is_counted_and_checked(clone, capsys):
+    check.main(clone({"dataset.budget_seconds": 2000.0}))
+    assert "about 100 training images" in capsys.readouterr().out
+    check.main(clone({"dataset.budget_seconds": 2000.0, "dataset.limit": 7}))
+    assert "about 7 training images" in capsys.readouterr().out
+    check.OUTPUT.unlink()
+    assert _refused(clone({"dataset.budget_seconds": 5})).startswith("dataset.budget_seconds: 5 s are less than one")
+    assert "dataset.budget_seconds: input should be greater than 0" in _refused(clone({"dataset.budget_seconds": -1}))
 
 
 def test_durations():

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipelines import check, code
-from pipelines.settings import IRNET_MAPS, METHODS
+from pipelines.settings import IRNET_FIELDS, IRNET_MAPS, METHODS
 from stages.runtime.errors import UserError
 from stages.runtime.settings import read_yaml
 
@@ -216,8 +216,19 @@ def test_who_runs_the_proposals():
     assert wanting == ["panoptic", "wise"]
     assert "data/proposals" not in {dep for stage in _common().values() for dep in stage["deps"]}
     assert _outputs(_stages("proposals")["propose"], {}) == ["data/proposals"]
-    made = _params(PRESETS[0], "wise") | {"proposals": {"source": "elsewhere/sharpmask.json"}}
+    made = _params(PRESETS[0], "wise")
+    made["proposals"]["source"] = "elsewhere/sharpmask.json"
     assert "elsewhere/sharpmask.json" in _names(_stages("proposals")["propose"]["deps"], made), "DVC watches the file"
+
+
+def test_proposals_run_irnet_if_its_boundaries_are_taken_and_nothing_of_it_otherwise():
+    params = _params(PRESETS[0], "wise")
+    deps = _stages("proposals")["propose"]["deps"]
+    assert not [dep for dep in _names(deps, params) if "irnet" in dep]
+    params["proposals"]["maps"] = {"features": "elsewhere/features", "boundary": str(IRNET_FIELDS)}
+    assert {"elsewhere/features", "data/irnet/fields"} <= set(_names(deps, params)), "DVC watches the maps"
+    made = {name: _outputs(stage, params) for name, stage in _stages("irnet").items()}
+    assert [name for name, paths in made.items() if str(IRNET_FIELDS) in paths] == ["infer_fields"]
 
 
 def test_what_shapes_are_rendered_by_is_in_git():
@@ -241,7 +252,7 @@ def test_every_parameter_is_in_every_preset(method, name):
 def test_settings_that_change_nothing_rerun_nothing(method, name):
     """Of how a run is done, the number format alone changes what comes out, and of trainings only."""
     named = [entry for entry in _stages(method)[name].get("params", []) if str(entry).startswith("runtime")]
-    trains = name.startswith("train") or (method, name) == ("panoptic", "refine")
+    trains = name.startswith(("train", "retrain")) or (method, name) == ("panoptic", "refine")
     assert named == (["runtime.precision"] if trains else [])
 
 

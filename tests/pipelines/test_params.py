@@ -150,11 +150,27 @@ def test_points_as_cues_need_points(message):
     assert "method bestie needs tags, found points" in message({"method": "bestie", "annotations.kinds": ["points"]})
 
 
+def test_wise_gets_what_its_cues_start_from(message):
+    params = read_yaml(SHAPES)
+    assert params["annotations"]["kinds"] == ["tags"]
+    assert with_method(params, "wise")["annotations"]["kinds"] == ["points"]
+    peaks = changed(params, {"wise.cues.source": "peaks", "annotations.kinds": ["points"]})
+    assert with_method(peaks, "wise")["annotations"]["kinds"] == ["tags"]
+    assert message({"method": "wise"}) == (
+        "params.yaml: annotations.kinds: wise.cues.source is points, found tags; write [points], or "
+        "wise.cues.source: peaks, which needs tags alone")
+
+
 @pytest.mark.parametrize(("changes", "methods"), [
     ({"method": "bestie"}, ["irnet", "bestie"]),
     ({"method": "bestie", "bestie.maps.folder": "data/irnet/semantic/"}, ["irnet", "bestie"]),
     ({"method": "bestie", "bestie.maps.folder": "../maps"}, ["bestie"]),
     ({"method": "irnet"}, ["irnet"]),
+    ({"method": "wise", "annotations.kinds": ["points"]}, ["wise"]),
+    ({"method": "wise", "annotations.kinds": ["points"], "proposals.maps.boundary": "data/irnet/fields"},
+     ["irnet", "wise"]),
+    ({"method": "wise", "annotations.kinds": ["points"], "proposals.maps.boundary": "../edges"}, ["wise"]),
+    ({"method": "irnet", "proposals.maps.boundary": "data/irnet/fields"}, ["irnet"]),
 ])
 def test_which_methods_run(tmp_path, changes, methods):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(read_yaml(SHAPES), changes)))

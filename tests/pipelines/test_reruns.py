@@ -82,6 +82,16 @@ def test_a_default_reruns_the_stages_of_its_section(clone):
     assert clone.reruns({"irnet.classifier.dropout": 0.0}) == set(), "a value that is the default changes nothing"
 
 
+def test_another_supervision_draws_other_images_with_a_budget_only(clone):
+    both = {"annotations.kinds": ["tags", "points"]}
+    assert "prepare" not in clone.reruns(both)
+    assert "prepare" in clone.reruns({"dataset.budget_seconds": 2000.0})
+    tags, points, masks = (clone.written({"dataset.budget_seconds": 2000.0, **changes})["prepare"]
+                           for changes in ({}, both, {"method": "masks"}))
+    assert [text.splitlines()[-1] for text in (tags, points, masks)] == ["images 100", "images 86", "images 8"]
+    assert tags.splitlines()[:2] == points.splitlines()[:2]
+
+
 def test_a_comment_and_a_docstring_rerun_nothing(clone):
     clone.edit("pipelines/irnet/losses.py", "from __future__", "# Why it is so.\nfrom __future__")
     clone.edit("pipelines/irnet/losses.py", '"""IRNet\'s losses', '"""The losses')
@@ -94,6 +104,10 @@ def test_a_line_of_a_loss_trains_again_and_nothing_before_it(clone):
     assert clone.reruns() == {"irnet/train_irnet"}
 
 
+def test_another_number_of_retrainings_keeps_the_first_network(clone):
+    assert clone.reruns({"bestie.retraining.iterations": 1}) == {"bestie/retrain"}
+
+
 def test_another_engine_changes_the_detector_only(clone):
     clone.edit("stages/detector/detectron2_engine.py", "from __future__ import annotations",
                "from __future__ import annotations\n\nONE = 1")
@@ -102,8 +116,10 @@ def test_another_engine_changes_the_detector_only(clone):
 
 
 def test_the_page_is_made_again_for_its_template(clone):
-    clone.edit("stages/evaluation/report.html.j2", "<html", "<html ")
-    assert clone.reruns() == {"report"}
+    for name, old in (("report.html.j2", "<html"), ("style.css.j2", "margin"), ("tables.html.j2", "<table")):
+        clone.edit(f"stages/evaluation/{name}", old, f"{old} ")
+        assert clone.reruns() == {"report"}
+        clone.before = clone.written()
 
 
 def test_whatever_is_loaded_by_name_is_declared():

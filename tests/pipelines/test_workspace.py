@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 
-from pipelines import ablation, photos, workspace
+from pipelines import photos, workspace
 from pipelines.settings import METHODS, load_params, with_method
 from pipelines.workspace import changed, look_up
 from stages.runtime.errors import UserError
@@ -70,6 +70,13 @@ def test_provenance_says_what_it_was_made_with():
     assert {"python", "torch", "dvc"} <= set(found["versions"])
 
 
+def test_several_seeds_take_the_place_of_the_one_in_the_settings():
+    found = workspace.provenance({"seed": 3, "method": "irnet"}, [0, 1])
+    assert found["settings"] == {"method": "irnet"}
+    assert found["seeds"] == [0, 1]
+    assert "seed" not in found
+
+
 def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     root = tmp_path / "clone"
     _write(root, {".dvcignore": "__pycache__\n",
@@ -80,23 +87,40 @@ def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
     monkeypatch.setattr(workspace, "_cache", lambda: tmp_path / "cache")
     place = workspace.Workspace("test")
     assert place.folder == root / ".work/workspaces/test"
-    place.reproduce({"seed": 1}, "copy")
+    done = place.reproduce({"seed": 1}, "copy")
+    assert done.ran == ("copy",)
+    assert done.seconds > 0
     assert (place.folder / "out").read_text() == "seed: 1\n"
     assert (tmp_path / "cache").exists()
+    assert place.reproduce({"seed": 1}, "copy").ran == (), "nothing has changed"
     (place.folder / ".dvc/tmp/rwlock").write_text("")  # as a SIGKILL in the wrong moment leaves it
     place.reproduce({"seed": 2}, "copy")
     assert (place.folder / "out").read_text() == "seed: 2\n"
+    other, log = workspace.Workspace("other"), tmp_path / "logs/other.log"
+    assert other.reproduce({"seed": 2}, "copy", log=log).ran == (), "the first one's cache has it"
+    assert "Stage 'copy' is cached" in log.read_text()
     with pytest.raises(UserError, match="`dvc repro` failed in .*its messages are above"):
         place.reproduce({"seed": 1}, "absent")
+    with pytest.raises(UserError, match=rf"^`dvc repro` failed: ERROR: .*'absent'.*\n\(all its messages: {log}\)$"):
+        other.reproduce({"seed": 1}, "absent", log=log)
     assert (root / "params.yaml").read_text() == "user's"
     assert sorted(path.name for path in root.iterdir()) == [".dvcignore", ".work", "dvc.yaml", "params.yaml",
                                                             "pipelines", "stages"]
 
 
+def test_the_last_error_is_the_stage_s_own():
+    dvc = "ERROR: failed to reproduce 'train': failed to run: python -m x, exited with 1\n"
+    assert workspace.last_error(f"error: an older one\n 50%|##\rerror: no peaks in image 7\n{dvc}") == (
+        "error: no peaks in image 7")
+    assert workspace.last_error(f"Traceback:\n  raise Error\ntorch.cuda.OutOfMemoryError: 3 GB\n{dvc}") == (
+        "torch.cuda.OutOfMemoryError: 3 GB")
+    assert workspace.last_error(f"all is well\n{dvc}") == dvc.strip()
+    assert workspace.last_error("no mark\n\n") == "no mark"
+    assert workspace.last_error("") == "it said nothing"
+
+
 def test_commands_refuse_what_they_do_not_know(tmp_path):
     preset = workspace.ROOT / "pipelines/presets/shapes.yaml"
-    with pytest.raises(UserError, match=r"METHOD=irnte: no ablation; did you mean 'irnet'\?"):
-        ablation.run("irnte", preset)
     with pytest.raises(UserError, match=r"METHOD=irnte: unknown method; did you mean 'irnet'\?"):
         photos.run("irnte", tmp_path, None, preset, {})
     with pytest.raises(UserError, match="WEIGHTS=absent.pth: no such file"):
@@ -111,7 +135,7 @@ class _Recorded:
 
     def reproduce(self, params, target):
         self.runs.append((params, target))
-        return 2.0
+        return workspace.Reproduced(2.0, ("score",))
 
     def read(self, path):
         scores = self.runs[-1][0]["irnet"]["synthesis"].get("scores", "propagated")
@@ -145,6 +169,23 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
     assert "secret" not in str(found)
 
 
+def test_photos_has_labels_from_points_and_the_best_proposals(tmp_path, monkeypatch):
+    recorded = _Recorded(tmp_path)
+    large = {"size": {"medium_and_large": {"mean_iou": 40.0}}}
+
+    def read(path):
+        oracle = recorded.runs[-1][0]["score"].get("oracle")
+        score = {"val_points": large, "proposals": {"provider": "hierarchy", "trained_on_masks": 0}}
+        return score | ({"oracle": {"objects": {"proposal": large}}} if oracle else {})
+
+    recorded.read = read
+    monkeypatch.setattr(photos, "Workspace", lambda name: recorded)
+    found = photos.run("wise", tmp_path, None, workspace.ROOT / "pipelines/presets/photos.yaml", {})
+    assert found["labels_val_points"] == found["labels_val_points_disc"] == {"mean_iou_per_object": 40.0}
+    assert found["oracle_val_oracle"] == {"mean_iou_per_object": 40.0} and "oracle_val" not in found
+    assert found["run"]["proposals"] == {"provider": "hierarchy", "trained_on_masks": 0}
+
+
 PLANS = sorted(path for name in ("ablation.yaml", "photos.yaml")
                for path in workspace.ROOT.glob(f"pipelines/*/{name}") if path.parent.name != "presets")
 
@@ -164,9 +205,3 @@ def test_weights_take_the_place_of_file_only():
     assert photos._with_weights(params, "w.pth") == {
         "a": {"weights": "w.pth"}, "b": [{"weights": "FILE"}], "weights": "imagenet", "name": "FILE"}
 
-
-def test_the_table_of_an_ablation():
-    rows = {"cam": {"ap50": 3.21, "paper_ap50": 2.5, "seconds": 4.0}, "all": {"ap50": 30.0, "seconds": 1}, "run": {}}
-    text = ablation.table(rows)
-    assert text.splitlines()[1].split() == ["cam", "3.2", "(2.5)", "4.0"]
-    assert len(text.splitlines()) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -33,3 +35,37 @@ def offset_field(instances: np.ndarray, centres: np.ndarray) -> np.ndarray:
     table = np.concatenate([np.zeros((1, 3), np.int64), np.asarray(centres, np.int64).reshape(-1, 3)])
     aims = table[instances]  # (H, W, 3)
     return (np.stack([aims[..., 1] - y, aims[..., 2] - x]) * (instances > 0)).astype(np.float32)
+
+
+def mask_targets(masks: np.ndarray, categories: list[int], classes: int, sigma: float, smallest: int,
+                 aims: dict[int, tuple[int, int]] | None = None, others: list[tuple[int, int, int]] | None = None
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Guidance by instance masks, pixel by pixel.
+
+    Args:
+        masks: (H, W) 0 or number from 1.
+        categories: class index of each.
+        classes: how many.
+        sigma: of the Gaussians [px].
+        smallest: masks with fewer pixels guide nothing [px].
+        aims: with points, where the offsets of a mask aim; masks that are not in it guide nothing.
+        others: with points, (class index, y, x) of all of them, where the Gaussians stand.
+
+    Returns:
+        Heat (classes, H, W), offsets (2, H, W) and weight (H, W), float32.
+    """
+    offset, weight = np.zeros((2, *masks.shape), np.float32), np.zeros(masks.shape, np.float32)
+    centres = list(others or [])
+    for number, category in enumerate(categories, start=1):
+        pixels = [(y, x) for y in range(masks.shape[0]) for x in range(masks.shape[1]) if masks[y, x] == number]
+        if len(pixels) < max(smallest, 1) or (aims is not None and number not in aims):
+            continue
+        if aims is None:
+            aim = tuple(math.floor(sum(pixel[axis] for pixel in pixels) / len(pixels) + 1e-9) for axis in (0, 1))
+            centres.append((category, *aim))
+        else:
+            aim = aims[number]
+        for y, x in pixels:
+            offset[:, y, x] = aim[0] - y, aim[1] - x
+            weight[y, x] = 1
+    return centre_maps(np.array(centres, np.int64), classes, masks.shape, sigma), offset, weight

@@ -2,110 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
-from importlib import import_module
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
-import yaml
-from chain import assert_given, digests, mixed, working_in
+from chain import assert_given, digests, mixed
+from small_chain import HEIGHT, POINTS, STAGES, WIDTH, copy, prepare, read, run, see_no_background
 
 from stages.labels import rle
+from stages.labels.figures import content_digest
 from stages.runtime.errors import UserError
-
-WIDTH, HEIGHT = 64, 48
-STAGES = ("train_classifier", "infer_cues", "train_segmenter", "infer_semantic", "train_refiner", "synthesize",
-          "illustrate")
-AUGMENT = {"crop": 48, "long_side": None, "scale": [0.9, 1.2]}
-BACKBONE = {"name": "resnet10t", "weights": "none", "stride": 8,
-            "arguments": {"channels": [8, 8, 16, 16], "stem_width": 8}}
-SMALL = {"window": 9, "offset": 1.5, "merge": 25.0}
-TRAINING = {"epochs": 2, "batch_size": 3, "optimizer": "adam", "learning_rate": 0.01, "warmup_steps": 0}
-BESTIE = {
-    "classifier": {"backbone": BACKBONE, "width": 16, "side": 0, "augment": AUGMENT, **TRAINING},
-    "cues": {"side": 0, "window": 9, "threshold": 0.3},
-    "maps": {"folder": "maps", "segmenter": {
-        "architecture": "deeplabv3plus", "backbone": BACKBONE, "decoder_channels": 16, "dilate": False,
-        "atrous_rates": [1, 2, 3], "augment": AUGMENT, **TRAINING}, "source": "folder"},
-    "transfer": {"smallest": 9, "sigma": 2.0},
-    "network": {"backbone": BACKBONE, "semantic_width": 16, "instance_width": 16, "offset_width": 8,
-                "augment": AUGMENT, "refinement": {"centres": {**SMALL, "threshold": -1.0}, "most": 50},
-                **TRAINING, "moments": 4, "moment_images": 3},
-    "inference": {"smallest": 9, "centres": {**SMALL, "threshold": 0.05}},
-}
-PARAMS = {
-    "method": "bestie", "seed": 3, "runtime": {"device": "cpu", "workers": 1},
-    "dataset": {"kind": "shapes", "shapes": {"train": 6, "val": 3, "width": WIDTH, "height": HEIGHT},
-                "allow_empty_classes": True},
-    "annotations": {"kinds": ["tags", "points"]}, "report": {"gallery_images": 2},
-}
-
-
-def run(module: str, folder: Path, **bestie) -> None:
-    """A stage's ``main`` in ``folder``, as DVC calls it, with other sections of the method if wanted."""
-    params = folder / "params.yaml"
-    sections = {name: {**BESTIE.get(name, {}), **bestie.get(name, {})} for name in {*BESTIE, *bestie}}
-    params.write_text(yaml.safe_dump({**PARAMS, "bestie": sections}))
-    with working_in(folder), contextlib.redirect_stderr(io.StringIO()):
-        import_module(module).main(params)
-
-
-def prepare(folder: Path) -> None:
-    """Images, weak labels, and as semantic maps the truth: a test may know it."""
-    for module in ("stages.prepare.prepare", "stages.prepare.annotate"):
-        run(module, folder)
-    truth = json.loads((folder / "data/dataset/train_truth.json").read_text())
-    (folder / "maps").mkdir()
-    things = {category["id"] for category in truth["categories"] if category["isthing"]}
-    for image in truth["images"]:
-        semantic = np.zeros((HEIGHT, WIDTH), np.uint8)
-        for annotation in truth["annotations"]:
-            if annotation["image_id"] == image["id"] and annotation["category_id"] in things:
-                semantic[rle.decode(annotation["segmentation"]) > 0] = annotation["category_id"]
-        cv2.imwrite(str(folder / f"maps/{image['id']:012d}.png"), semantic)
-
-
-@pytest.fixture(scope="module")
-def tags(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tags")
-    prepare(folder)
-    for stage in STAGES:
-        run(f"pipelines.bestie.{stage}", folder)
-    return folder
-
-
-POINTS = {"cues": {"source": "points"}}
-
-
-@pytest.fixture(scope="module")
-def points(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("points")
-    prepare(folder)
-    for stage in STAGES:
-        run(f"pipelines.bestie.{stage}", folder, **POINTS)
-    return folder
-
-
-def read(path: Path):
-    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("variant", ["tags", "points"])
 def test_labels(variant, request, tmp_path):
-    """Four steps teach no foreground, so the network is told that nothing is background."""
     folder, changes = request.getfixturevalue(variant), POINTS if variant == "points" else {}
-    for name in ("data/dataset", "data/annotations", "data/bestie/cues", "data/bestie/semantic", "models/bestie"):
-        shutil.copytree(folder / name, tmp_path / name)
-    weights = tmp_path / "models/bestie/refiner/weights.pt"
-    state = torch.load(weights, weights_only=True)
-    state["semantic.1.bias"][0] = -100
-    torch.save(state, weights)
+    copy(folder, tmp_path)
+    see_no_background(tmp_path / "models/bestie/retrained")
     run("pipelines.bestie.synthesize", tmp_path, **changes)
     weak = read(tmp_path / "data/annotations/train_weak.json")
     labels = read(tmp_path / "data/bestie/pseudo_labels.json")
@@ -130,9 +45,23 @@ def test_labels(variant, request, tmp_path):
     assert len(val["images"]) == 3 and val["annotations"]
     figures = read(tmp_path / "data/bestie/figures.json")
     assert figures["figures"]["instances_per_image"] == round(len(labels["annotations"]) / 6, 3)
-    assert set(figures["measured"]) == {"moments.json", "pseudo_labels_val.json"}
+    data = tmp_path / "data/bestie"
+    assert figures["measured"] == {name: content_digest(data / name) for name in (
+        "moments.json", "pseudo_labels_val.json", "semantic")}
     assert (tmp_path / "data/bestie/moments.json").read_bytes() == (
-        tmp_path / "models/bestie/refiner/moments.json").read_bytes()
+        tmp_path / "models/bestie/retrained/moments.json").read_bytes()
+
+
+def test_what_score_measures_changes_the_figures(tags, tmp_path):
+    """`score` depends on labels and figures alone, and measures the maps: those of another run must not pass."""
+    copy(tags, tmp_path)
+    path = sorted((tmp_path / "data/bestie/semantic").iterdir())[0]
+    semantic = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), np.where(semantic == 0, 255, semantic))
+    run("pipelines.bestie.synthesize", tmp_path)
+    before, after = digests(tags / "data/bestie"), digests(tmp_path / "data/bestie")
+    assert after["pseudo_labels.json"] == before["pseudo_labels.json"]
+    assert after["figures.json"] != before["figures.json"]
 
 
 def test_images_labelled_in_full_keep_their_masks(tags, tmp_path):

@@ -7,6 +7,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from pipelines.bestie import costs
 from pipelines.bestie.centres import lattice_points
 from pipelines.bestie.settings import BestieSettings, CentreSettings, CueSettings
 from stages.runtime.settings import Settings
@@ -33,6 +34,20 @@ def test_the_papers_values():
 def test_windows_have_a_middle(model, name):
     with pytest.raises(ValidationError, match="an odd number"):
         model(**{name: 4})
+
+
+def test_what_a_retraining_costs():
+    """As much as the first training and its labels, and nothing of what comes before."""
+
+    def seconds(iterations, **changes):
+        settings = BestieSettings(retraining={"iterations": iterations}, **changes)
+        return costs.estimate(settings, 100, 500 * 375, "cpu", 2)[0]
+
+    assert BestieSettings().retraining.iterations == 0, "the method as published"
+    alone = {"cues": {"source": "points"}, "maps": {"source": "folder"}, "inference": {"flip": False}}
+    assert seconds(2, **alone) == pytest.approx(3 * seconds(0, **alone))
+    assert seconds(1) - seconds(0) == pytest.approx(seconds(0, **alone))
+    assert seconds(0, **alone) == pytest.approx(100 * 40e-6 * (70 * 416 ** 2 + 500 * 375 / 3))
 
 
 def test_every_setting_says_where_its_default_comes_from():

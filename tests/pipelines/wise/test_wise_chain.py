@@ -14,7 +14,8 @@ import yaml
 from chain import assert_given, digests, mixed, working_in
 
 from stages.labels import rle
-from stages.proposals.segments import from_rles
+from stages.proposals.provider import RECORD
+from stages.proposals.segments import from_rles, read_proposals
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_npz
@@ -35,7 +36,7 @@ PARAMS = {
                     "batch_size": 2, "optimizer": "adamw", "learning_rate": 0.002, "term_warmup": 4,
                     "pixels": 20, "hard": 100},
     },
-    "report": {"gallery_images": 2, "validation_images": 1},
+    "report": {"gallery_images": 2, "validation_images": 1}, "score": {"oracle": ["proposal", "mask"]},
 }
 
 
@@ -58,6 +59,8 @@ def propose(folder: Path) -> None:
                 mask[top:top + rng.integers(4, 30), left:left + rng.integers(4, 30)] = True
             found = from_rles((HEIGHT, WIDTH), [rle.encode(mask) for mask in masks], rng.random(len(masks)))
             write_npz(folder / f"data/proposals/{layout.image_key(image)}.npz", **found.arrays())
+    (folder / "data/proposals" / RECORD).write_text(json.dumps(
+        {"provider": "boxes", "trained_on_masks": False, "tuned_on_masks": False}))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_intermediates_obey_their_contracts(workspace, split):
 
 
 def test_labels(workspace):
-    train, val, given = (read(workspace, f"pseudo_labels{name}.json") for name in ("", "_val", "_val_given"))
+    train, val, given = (read(workspace, f"pseudo_labels{name}.json") for name in ("", "_val", "_val_points"))
     for content, split in ((train, "train"), (val, "val"), (given, "val")):
         assert [image["id"] for image in content["images"]] == [image["id"] for image in
                                                                 weak(workspace, split)["images"]]
@@ -113,13 +116,33 @@ def test_labels(workspace):
         for item in content["annotations"]:
             x, y = objects[item["weak_id"]]["point"]
             assert item["category_id"] == objects[item["weak_id"]]["category_id"]
-            assert rle.decode(item["segmentation"])[y, x]
+            assert rle.decode(item["segmentation"])[y, x] and item["point"] == [x, y]
     figures = read(workspace, "figures.json")
     counts = [[sum(item["image_id"] == image["id"] for item in content["annotations"]) for image in val["images"]]
               for content in (val, given)]
     assert figures["figures"]["count_error"] == pytest.approx(np.abs(np.subtract(*counts)).mean(), abs=1e-3)
-    assert 0 < figures["figures"]["replaced"] <= 100
-    assert set(figures["measured"]) == {"pseudo_labels_val.json", "pseudo_labels_val_given.json"}
+    assert 0 < figures["details"]["replaced"] <= 100 and figures["details"]["no_points"] == 0
+    assert figures["proposals"]["provider"] == "boxes" and figures["proposals"]["trained_on_masks"] == 0
+    assert set(figures["measured"]) == {"pseudo_labels_val.json", "pseudo_labels_val_points.json"}
+
+
+def test_score_has_all_rows_of_table_1(workspace):
+    """Both files of val labels, the oracles beside them, L-Net's error of counting, and who made the proposals."""
+    run("stages.evaluation.score", workspace)
+    found = json.loads((workspace / "metrics/detail/score.json").read_text())
+    masks = found["oracle"]["objects"]["mask"]
+    assert masks["voc"]["AP75"] == masks["coco"]["AP"] == 100
+    truth = json.loads((workspace / layout.TRUTH["val"]).read_text())
+    best = [read_proposals(workspace / "data/proposals", image).jaccards(rle.decode(item["segmentation"])).max()
+            for image in truth["images"] for item in truth["annotations"] if item["image_id"] == image["id"]]
+    # An object may be covered better by a proposal that is the best of another.
+    assert found["oracle"]["objects"]["proposal"]["objects"]["mean_iou"] >= 100 * np.mean(best) - 1e-3 > 0
+    located = len(read(workspace, "pseudo_labels_val.json")["annotations"])
+    assert found["val"]["objects"]["labels"] == found["oracle"]["val"]["mask"]["objects"]["labels"] == located
+    assert found["method"]["count_error"] == read(workspace, "figures.json")["figures"]["count_error"]
+    short = json.loads((workspace / "metrics/score.json").read_text())
+    assert short["proposals"] == {"provider": "boxes", "trained_on_masks": 0}
+    assert list(short["method"]) == ["count_error"]
 
 
 def test_images_labelled_in_full_keep_their_masks(workspace, tmp_path):
@@ -144,7 +167,7 @@ def test_the_same_bytes_again(workspace):
 
 
 def test_rows_of_table_1(workspace):
-    given = read(workspace, "pseudo_labels_val_given.json")
+    given = read(workspace, "pseudo_labels_val_points.json")
     run("pipelines.wise.synthesize", workspace, synthesis={"val_points": "given"})
     assert read(workspace, "pseudo_labels_val.json") == given
     labels = {}

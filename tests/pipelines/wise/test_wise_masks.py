@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.wise.masks import count_error, dice, image_labels
+from pipelines.wise.masks import count_error, dice, disc, image_labels, label_details
 from pipelines.wise.settings import SynthesisSettings, WiseSettings
 from stages.labels import rle
 from stages.proposals.segments import from_rles
@@ -68,6 +68,9 @@ def test_wise(folders):
     assert masks[1].all() and rows[1]["score"] == pytest.approx(2 * 8 / 128)
     # A point on a pixel that is taken has that pixel.
     assert (masks[2] == box(0, 0, 5, 5)).all() and [row["replaced"] for row in rows] == [1, 1, 1]
+    # Where it started from, and how many proposals above the limit hold that.
+    assert [row["point"] for row in rows] == [[2, 2], [7.6, 6], [2, 2]]
+    assert [row["candidates"] for row in rows] == [3, 1, 3]
 
 
 def test_objectness_may_have_a_say(folders):
@@ -106,6 +109,23 @@ def test_blobs_of_annotated_points(folders):
     assert (masks[1] == OTHER).all() and masks[2].sum() == 1 and rows[2]["score"] == 0
 
 
+def test_discs(folders):
+    rows, masks = labels(folders, masks="disc", disc_area=13 / 120, replace=False)
+    y, x = np.mgrid[:10, :12]
+    for mask, (cy, cx) in zip(masks, ((2, 2), (6, 8), (2, 2)), strict=True):
+        assert (mask == ((y - cy) ** 2 + (x - cx) ** 2 <= 13 / np.pi)).all() and mask.sum() == 13
+    assert [(row["score"], row["replaced"]) for row in rows] == [(1, 0)] * 3
+    # The way from (2, 2) to (6, 8) is the root of 52: a radius of 2.16. The third point, on the first's pixel, is none.
+    _, masks = labels(folders, masks="disc", disc_area=1, disc_cap=0.3, replace=False)
+    assert [mask.sum() for mask in masks] == [13, 13, 13]
+    _, masks = labels(folders, masks="disc", disc_area=1, replace=False)
+    assert (masks[1] == ((y - 6) ** 2 + (x - 8) ** 2 <= 120 / np.pi)).all()
+    # As a grouped mask it may be replaced: the 18 pixels in 25 of the second proposal make the best Jaccard.
+    rows, masks = labels(folders, masks="disc", disc_area=21 / 120)
+    assert (masks[0] == box(0, 0, 5, 5)).all() and rows[0]["replaced"] == 1
+    assert disc(np.array([[0, 0]]), 0, (3, 3), 1e-6, 0.6).tolist() == [[True, False, False], [False] * 3, [False] * 3]
+
+
 def test_a_point_that_no_proposal_contains(folders):
     write_proposals(folders["proposals"], [])
     rows, masks = labels(folders)
@@ -124,6 +144,14 @@ def test_an_image_without_points(folders):
     (folders["points"] / f"{KEY}.json").write_text(json.dumps(
         {"points": [], "category_ids": [], "weak_ids": [], "scores": []}))
     assert labels(folders) == ([], [])
+
+
+def test_what_is_said_of_the_labels():
+    rows = [{"image_id": 1, "replaced": 1, "candidates": 4}, {"image_id": 1, "replaced": 0, "candidates": 0},
+            {"image_id": 3, "replaced": 0, "candidates": 2}]
+    assert label_details(rows, [{"id": 1}, {"id": 2}, {"id": 3}]) == {"replaced": 33.33, "no_proposal": 1,
+                                                                      "no_points": 1}
+    assert label_details([], [{"id": 1}]) == {"replaced": 0, "no_proposal": 0, "no_points": 1}
 
 
 def test_count_error():

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from stages.evaluation.curves import Curve, number, read_curves, svg, thin, ticks
+from stages.evaluation.curves import Curve, Line, draw, number, read_curves, svg, thin, ticks
 
 
 def write(path, text):
@@ -44,6 +44,40 @@ def test_svg_is_well_formed_and_stays_small(values):
     assert ET.fromstring(text).tag == "svg"
     assert len(text) < 6000
     assert "nan" not in text
+
+
+def _heights(drawing, tag, kind):
+    """y of a line's points, in pixels from the top."""
+    (found,) = [item for item in ET.fromstring(drawing).iter(tag) if item.get("class") == kind]
+    return [float(point.split(",")[1]) for point in found.get("points").split()]
+
+
+def test_lines_over_each_other_share_their_axes():
+    steps = np.array([0.0, 1.0, 2.0])
+    lower, upper = Line(steps, np.array([0.0, 1.0, 2.0]), "k0"), Line(steps[1:], np.array([4.0, 3.0]), "k1")
+    drawing = draw([lower, upper], "a & b", "training")
+    first, second = _heights(drawing, "polyline", "line k0"), _heights(drawing, "polyline", "line k1")
+    assert np.diff(first).tolist() == pytest.approx(2 * [second[0] - second[1]], abs=0.11), "a unit is as long in both"
+    assert second[0] < first[2] < first[0], "4 above 2 above 0"
+    assert ET.fromstring(drawing).get("aria-label") == "a & b"
+    assert "training 2" in "".join(ET.fromstring(drawing).itertext())
+
+
+def test_a_band_is_within_the_drawing():
+    steps, values = np.array([0.0, 1.0]), np.array([5.0, 6.0])
+    drawing = draw([Line(steps, values, "k2", values - 5, values + 4)], "", "step")
+    band = _heights(drawing, "polygon", "band k2")
+    line = _heights(drawing, "polyline", "line k2")
+    assert len(band) == 4
+    assert min(band) == 8.0, "the highest value is at the top"
+    assert max(band) == 128.0, "the lowest at the bottom"
+    assert band[0] > line[0] > band[3], "below and above the line"
+
+
+def test_a_long_band_is_thinned_as_its_line_is():
+    steps = np.arange(5000.0)
+    drawing = draw([Line(steps, steps, "", steps - 1, steps + 1)], "", "step")
+    assert len(_heights(drawing, "polygon", "band")) == 2 * len(_heights(drawing, "polyline", "line")) == 480
 
 
 def test_thin_keeps_the_mean():

@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 
 from stages.evaluation import evaluate, score
+from stages.labels import rle
 from stages.labels.figures import MOST, figures_path, write_figures
 from stages.labels.map_list import LabelMap, write_map_list
+from stages.proposals.provider import RECORD, used_proposals
+from stages.proposals.segments import from_rles
 from stages.runtime import layout
 from stages.runtime.files import read_json, write_json, write_npz
 from tests.stages.evaluation.conftest import write_params, write_perfect_output
@@ -87,10 +90,12 @@ def test_the_test_notices_what_is_missing():
 
 @pytest.fixture
 def everything(workspace: Path) -> Path:
-    """A run with labels of val, stuff, semantic maps, a round of them, points, a federated truth, a reference and own
-    figures."""
+    """A run with labels of val, from points too, stuff, semantic maps, a round of them, points, a federated truth, a
+    reference, own figures, proposals and their oracle."""
     data = layout.method_data("irnet")
-    params = {"score": SIZES, "evaluate": SIZES, "annotations": {"kinds": ["tags", "boxes"]}}
+    settings = {**SIZES, "coverage": True}
+    params = {"score": {**settings, "oracle": ["proposal", "mask"]}, "evaluate": settings,
+              "annotations": {"kinds": ["tags", "boxes"]}}
     for split in ("train", "val"):
         truth = read_json(layout.TRUTH[split])
         for image in truth["images"]:
@@ -113,9 +118,13 @@ def everything(workspace: Path) -> Path:
         write_npz(data / f"points/{split}/{thing['image_id']:012d}.npz", labels=labels_of_cells,
                   windows=np.array([[0, 0, 80, 60]], np.int32), boxes=np.array([[x, y, x + w, y + h]], np.float64),
                   categories=np.array([thing["category_id"]]))
+        write_proposals(workspace / "data/proposals", truth["images"])
+    write_json(data / "pseudo_labels_val_points.json", truth)
     write_perfect_output("irnet", "train", "instances.json")
     maps = write_map_list(layout.label_maps("irnet"), [LabelMap("round 0", "semantic", "instances.json", 0)])
-    write_figures(figures_path("irnet"), {f"own_{number}": float(number) for number in range(MOST)}, maps)
+    proposals = used_proposals(Path("data/proposals"), truth["images"])
+    write_figures(figures_path("irnet"), {f"own_{number}": float(number) for number in range(MOST - 2)}, maps,
+                  details={"further": 1.0}, proposals=proposals)
     layout.predictions("masks").parent.mkdir(parents=True)
     objects = read_json(layout.TRUTH["val"])["annotations"]
     write_json(layout.predictions("masks"), [item | {"score": 1.0} for item in objects])
@@ -124,6 +133,13 @@ def everything(workspace: Path) -> Path:
     score.main(write_params(workspace, **params))
     evaluate.main(workspace / "params.yaml")
     return workspace
+
+
+def write_proposals(folder: Path, images: list[dict[str, Any]]) -> None:
+    for image in images:
+        found = from_rles((60, 80), [rle.encode(square(60, 80, 10, 10, 20, 20))], [0.5])
+        write_npz(folder / f"{layout.image_key(image)}.npz", **found.arrays())
+    write_json(folder / RECORD, {"provider": "MCG", "trained_on_masks": True, "tuned_on_masks": True})
 
 
 def _keys(section: str) -> list[str]:
@@ -150,8 +166,9 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _plain(path: str) -> str:
-    """Without what the dictionary says once for both splits."""
-    return re.sub(r"^labels_val\.", "labels.", re.sub(r"^(train|val)\.", "", path))
+    """Without what the dictionary says once for all files of labels."""
+    detail = re.sub(r"^(train|val_points|val|oracle\.(val|objects)\.(proposal|mask))\.", "", path)
+    return re.sub(r"^labels_val\.", "labels.", detail)
 
 
 def _assert_explained(section: str, content: dict[str, Any]) -> None:

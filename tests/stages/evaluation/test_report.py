@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.evaluation import evaluate, gallery, page, score, tables
+from stages.evaluation import comparison, evaluate, gallery, page, score, tables, templates
 from stages.evaluation.gallery import choose, read_panels
-from stages.evaluation.page import LOADED_BY_NAME
 from stages.evaluation.report import REPORT, main
 from stages.labels import rle
 from stages.labels.figures import figures_path, write_figures
@@ -16,7 +15,8 @@ from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from tests.stages.evaluation.conftest import write_params
 
-VOID = {"meta", "img", "br", "line", "circle", "polyline"}
+ROOT = Path(__file__).parents[3]
+VOID = {"col", "meta", "img", "br", "line", "circle", "polyline", "polygon"}
 
 
 class Page(HTMLParser):
@@ -74,9 +74,28 @@ def test_whole_page(workspace):
         assert wanted in text
 
 
-def test_the_template_is_declared():
-    assert [Path(path).resolve() for path in LOADED_BY_NAME] == [page.TEMPLATE]
-    assert page.TEMPLATE.exists()
+def test_every_template_is_declared_by_the_page_that_it_is_of():
+    shared = set(templates.LOADED_BY_NAME)
+    beside = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages/evaluation").glob("*.j2")}
+    assert {*page.LOADED_BY_NAME, *comparison.LOADED_BY_NAME, *shared} == beside
+    for name in (*page.LOADED_BY_NAME, *comparison.LOADED_BY_NAME):
+        taken = re.findall(r'{% (?:include|from|extends) "([^"]+)"', (ROOT / name).read_text())
+        assert {f"stages/evaluation/{item}" for item in taken} == shared
+
+
+def test_the_head_says_who_made_the_proposals(workspace):
+    proposals = {"provider": "SharpMask", "trained_on_masks": 1, "tuned_on_masks": 1, "folder": "data/proposals",
+                 "digest": "0"}
+    write_figures(figures_path("irnet"), {"count_error": 0.25}, details={"no_points": 2}, proposals=proposals)
+    score.main(write_params(workspace, score={"oracle": ["mask"]}))
+    text, _ = render(workspace / "params.yaml")
+    assert "; proposals by SharpMask, trained on masks.</p>" in text
+    assert "by SharpMask; 0: no, 1: yes" in text and "count_error" in text and "no_points" in text
+    assert "Oracle mask, objects of val" in text
+    assert tables.made_by(proposals | {"trained_on_masks": 0}).endswith(
+        "not trained on masks, a few weights chosen with masks")
+
+
 
 
 def test_lvis_figures_have_a_table_and_a_card():

@@ -11,6 +11,7 @@ from stages.labels.figures import figures_path, write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
+from tests.stages.evaluation.conftest import write_params
 
 
 def result() -> dict:
@@ -25,7 +26,7 @@ def test_score(workspace, capsys):
     main(workspace / "params.yaml")
     found = result()
     assert found["available"] == 1
-    assert set(found) == {"available", "train"}
+    assert set(found) == {"available", "train"}, "no labels of val, no proposals, no oracle"
     assert 0 < found["train"]["voc"]["AP25"] <= 100
     assert "semantic" not in found["train"]
     assert "AP^r 25 / 50 / 70 / 75" in capsys.readouterr().out
@@ -39,7 +40,7 @@ def test_the_method_has_its_own_figures_in_the_headline(workspace):
     write_figures(figures_path("irnet"), {"classifier_mAP": 81.25, "pairs": 3})
     main(workspace / "params.yaml")
     assert short()["method"] == {"classifier_mAP": 81.25, "pairs": 3}
-    assert "method" not in result()
+    assert result()["method"] == {"classifier_mAP": 81.25, "pairs": 3}
     write_json(figures_path("irnet"), {"figures": {"classifier_mAP": "good"}})
     with pytest.raises(UserError, match="figures.json: at most 3 numbers"):
         main(workspace / "params.yaml")
@@ -82,6 +83,34 @@ def test_validation_labels_and_semantic_maps(workspace):
     assert found["val"]["voc"]["AP50"] == 100.0
     assert found["train"]["semantic"]["background_IoU"] > 0
     assert found["train"]["semantic"]["mIoU_with_stuff"] > 0
+
+
+def test_labels_from_the_annotated_points_of_val(workspace, capsys):
+    truth = read_json(layout.TRUTH["val"])
+    data = layout.method_data("irnet")
+    write_json(data / "pseudo_labels_val.json", truth | {"annotations": []})
+    write_json(data / "pseudo_labels_val_points.json", truth)
+    main(workspace / "params.yaml")
+    found = result()
+    assert (found["val"]["voc"]["AP50"], found["val_points"]["voc"]["AP50"]) == (0.0, 100.0)
+    assert set(short()) == {"labels", "labels_val"}, "the headline has no room for them"
+    assert "from the annotated points" in capsys.readouterr().out
+    write_json(layout.TRUTH["val"], truth | {"annotations": [], "info": {"truth": "none", "reason": "tags only"}})
+    main(workspace / "params.yaml")
+    assert result()["val_points_reason"] == "tags only"
+
+
+def test_coverage_where_it_is_asked_for(workspace):
+    write_params(workspace, score={"coverage": True})
+    main(workspace / "params.yaml")
+    found = result()["train"]
+    objects = [item for item in read_json(layout.TRUTH["train"])["annotations"]
+               if not item["iscrowd"] and item["category_id"] != 40]
+    assert found["coverage"]["images"] == len({item["image_id"] for item in objects})
+    assert 0 < found["coverage"]["mucov"] <= 100 and 0 < found["coverage"]["mwcov"] <= 100
+    write_params(workspace, score={})
+    main(workspace / "params.yaml")
+    assert "coverage" not in result()["train"]
 
 
 def test_no_truth(workspace, capsys):

@@ -1,17 +1,44 @@
+import json
+
 import pytest
 
-from stages.labels.figures import content_digest, figures_path, read_figures, write_figures
+from stages.labels.figures import Figures, content_digest, figures_path, read_figures, write_figures
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
+
+PROPOSALS = {"provider": "SharpMask", "trained_on_masks": 1, "tuned_on_masks": 1, "folder": "data/proposals",
+             "digest": "0a"}
 
 
 def test_there_and_back(tmp_path):
     path = tmp_path / "figures.json"
     write_figures(path, {"classifier_mAP": 81.5, "objects": 3})
     assert read_json(path) == {"figures": {"classifier_mAP": 81.5, "objects": 3}, "measured": {}}
-    assert read_figures(path) == {"classifier_mAP": 81.5, "objects": 3}
-    assert read_figures(tmp_path / "absent.json") == {}
+    assert read_figures(path) == Figures({"classifier_mAP": 81.5, "objects": 3})
+    assert read_figures(tmp_path / "absent.json") == Figures()
     assert figures_path("irnet").as_posix() == "data/irnet/figures.json"
+
+
+def test_details_and_proposals(tmp_path):
+    path = tmp_path / "figures.json"
+    write_figures(path, {"count_error": 1.5}, details={"no_points": 3}, proposals=PROPOSALS)
+    found = read_figures(path)
+    assert found == Figures({"count_error": 1.5}, {"no_points": 3}, PROPOSALS)
+    assert found.all == {"count_error": 1.5, "no_points": 3}
+    assert found.of_proposals() == {"provider": "SharpMask", "trained_on_masks": 1, "tuned_on_masks": 1}
+    assert Figures().of_proposals() == {}
+    with pytest.raises(ValueError, match="2 figures, the headline has room for 1"):
+        write_figures(path, {"a": 1, "b": 2}, proposals=PROPOSALS)
+    for wrong in ({}, PROPOSALS | {"trained_on_masks": 2}, PROPOSALS | {"trained_on_masks": True},
+                  PROPOSALS | {"provider": 1}, PROPOSALS | {"more": 1}):
+        with pytest.raises(ValueError, match="of proposals provider, trained_on_masks, .* were expected"):
+            write_figures(path, {}, proposals=wrong)
+        content = {"figures": {}, "proposals": wrong}
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match='under "proposals" provider, trained_on_masks'):
+            read_figures(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="said twice: a"):
+        write_figures(path, {"a": 1}, details={"a": 1})
 
 
 def test_what_is_measured_changes_the_file(tmp_path):
@@ -51,12 +78,18 @@ def test_what_is_no_figure_is_refused(tmp_path, figures):
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_what_lies_elsewhere_is_refused(tmp_path):
+def test_what_lies_elsewhere_needs_its_name(tmp_path):
     with pytest.raises(ValueError, match="is not in the subpath"):
         write_figures(tmp_path / "irnet/figures.json", {}, measured=[tmp_path])
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps/a.png").write_bytes(b"1")
+    path = tmp_path / "irnet/figures.json"
+    write_figures(path, {}, elsewhere={"semantic": tmp_path / "maps", "points": tmp_path / "absent"})
+    assert read_json(path)["measured"] == {"semantic": content_digest(tmp_path / "maps")}
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"figures": {"a": "b"}}', '{"figures": [1]}'])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"figures": {}, "details": [1]}', '{"figures": {"a": "b"}}',
+                                  '{"figures": [1]}'])
 def test_a_strange_file(tmp_path, text):
     path = tmp_path / "figures.json"
     path.write_text(text)

@@ -11,6 +11,8 @@ from stages.prepare.settings import AnnotationSettings, DatasetSettings
     ({"kind": "cocoo"}, "'shapes', 'coco', 'panoptic', 'lvis', 'voc', 'kitti', 'cityscapes' or 'folder'"),
     ({"kind": "coco", "split": 0.2, "val": "v.json"}, "exclude each other"),
     ({"kind": "shapes", "split": 0.2}, "split: no meaning for kind shapes"),
+    ({"kind": "voc", "train_more": [{"file": "a.json", "images": "b"}]}, "train_more: no meaning for kind voc"),
+    ({"kind": "coco", "train_more": [{"file": "a.json"}]}, "Field required"),
     ({"kind": "folder"}, "needs split"),
     ({"limit": 0}, "greater than or equal to 1"), ({"kind": "coco", "split": 1.5}, "less than 1"),
     ({"kind": "coco", "split": 0}, "greater than"), ({"classes": []}, "at least 1"),
@@ -42,6 +44,9 @@ def test_needed_paths():
     assert [str(path) for path in needed_paths(DatasetSettings())] == ["stages/prepare/shapes.py"]
     assert [str(path) for path in needed_paths(DatasetSettings(kind="coco", root="r", split=0.1))] == [
         "r", "r/instances_train.json", "r/images"]
+    more = [{"file": "more.json", "images": "val2014"}]
+    assert [str(path) for path in needed_paths(DatasetSettings(kind="coco", root="r", split=0.1, train_more=more))] == [
+        "r", "r/instances_train.json", "r/images", "r/more.json", "r/val2014"]
     assert [str(path) for path in needed_paths(DatasetSettings(kind="lvis", root="r"))] == [
         "r", "r/lvis_v1_train.json", "r", "r/lvis_v1_val.json", "r"]
     assert [str(path) for path in needed_paths(DatasetSettings(kind="folder", root="r", val="v.csv"))] == [

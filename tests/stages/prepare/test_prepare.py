@@ -1,5 +1,6 @@
 """The stage on COCO data and on the rendered scenes: what is handled."""
 
+import copy
 import json
 import os
 import subprocess
@@ -137,6 +138,36 @@ def test_limit_split_and_classes(coco_root, desk, capfd):
     assert [category["name"] for category in truth["train"]["categories"]] == ["dog"]
     assert {item["category_id"] for item in truth["train"]["annotations"]} == {9}
     assert "train: 3 images, 3 objects, 0 crowds" in capfd.readouterr().err
+
+
+def test_train_in_several_parts(coco_root, desk):
+    """As COCO 2014: images of one more folder, which val's images lie in too."""
+    more = copy.deepcopy(coco_root.val)
+    for number, image in enumerate(more["images"]):
+        image |= {"id": 31 + number, "file_name": f"{31 + number}.png"}
+        coco_root.write(image["file_name"], np.full((10, 12, 3), 7 * number, np.uint8))
+        for item in more["annotations"]:
+            if item["image_id"] == 21 + number:
+                item["image_id"] = 31 + number
+        (coco_root.root / "other").mkdir(exist_ok=True)
+        (coco_root.root / "images" / image["file_name"]).rename(coco_root.root / "other" / image["file_name"])
+    path = coco_root.root / "more.json"
+    path.write_text(json.dumps(more))
+    part = {"file": "more.json", "images": "other"}
+    truth = desk.prepare(**coco(coco_root, train_more=[part]))
+    assert [image["id"] for image in truth["train"]["images"]] == [11, 12, 13, 31, 32]
+    assert [image["id"] for image in truth["val"]["images"]] == [21, 22]
+    assert len(truth["train"]["annotations"]) == 10 and (desk.images / "31.png").is_file()
+    with pytest.raises(UserError, match=r"other/31.png and .*other/31.png have the id 31"):
+        desk.prepare(**coco(coco_root, train_more=[part, part]))
+    with pytest.raises(UserError, match=r"elsewhere: no such image folder; set dataset.train_more"):
+        desk.prepare(**coco(coco_root, train_more=[{**part, "images": "elsewhere"}]))
+    more["categories"][0] = {"id": 5, "name": "cat"}
+    for item in more["annotations"]:
+        item["category_id"] += item["category_id"] == 4
+    path.write_text(json.dumps(more))
+    with pytest.raises(UserError, match=r"more.json: category 5 \('cat'\) has another id or name"):
+        desk.prepare(**coco(coco_root, train_more=[part]))
 
 
 def test_classes_without_images_and_limit(coco_root, desk, capfd):

@@ -120,6 +120,26 @@ def test_trees_on_maps():
         assert max(iou(row[found.labels], mask) for row in members[-40:]) > 0.8, item.kind
 
 
+@pytest.mark.parametrize(("size", "cells", "shown", "side"), [
+    ((10, 13), (3, 4), (10, 13), 4), ((12, 16), (3, 4), (12, 16), 4), ((10, 14), (3, 4), (5, 7), 4),
+    ((40, 30), (40, 30), (40, 30), 1), ((11, 13), (3, 13), (11, 13), None), ((3, 5), (6, 10), (3, 5), None)])
+def test_where_the_cells_of_a_map_lie(size, cells, shown, side):
+    """Squares of whole pixels, the last of which may overhang; otherwise they cover the image evenly."""
+    rng = np.random.default_rng(0)
+    values = rng.random((2, *cells))
+    expected = values
+    for axis in (1, 2):
+        length, count, wanted = size[axis - 1], cells[axis - 1], shown[axis - 1]
+        pixels = (np.arange(wanted) + 0.5) * length / wanted - 0.5  # in the image's coordinates
+        own = side or length / count
+        centres = (np.arange(count) + 0.5) * own - 0.5
+        expected = np.apply_along_axis(lambda line, at, known: np.interp(at, known, line), axis, expected, pixels,
+                                       centres)
+    found = Map(values, "features").on(size, shown)
+    assert found.shape == (2, *shown) and np.allclose(found, expected, atol=1e-6)
+    assert np.array_equal(Map(values[0], "boundary").on(size, shown), found[0])
+
+
 # The parts
 
 

@@ -82,14 +82,39 @@ def test_proposals_of_a_file(workspace, tmp_path):
 
 def test_maps(workspace, tmp_path):
     for number in (1, 2, 3):
-        write_npz(tmp_path / "maps" / f"{number:012d}.npz", features=np.random.default_rng(number).random((3, 8, 10)),
-                  edge=np.zeros((8, 10), np.float16))
-    maps = [{"folder": "maps", "array": "features"}, {"folder": "maps", "array": "edge", "kind": "boundary"}]
-    assert workspace(hierarchy={"maps": maps})[0]["proposals"] >= 3
-    with pytest.raises(UserError, match=r"features has shape \(3, 8, 10\), kind boundary needs \(h, w\)"):
-        workspace(hierarchy={"maps": [{**maps[0], "kind": "boundary"}]})
-    with pytest.raises(UserError, match=r"no array 'feature' \(it holds edge, features\)"):
-        workspace(hierarchy={"maps": [{**maps[0], "array": "feature"}]})
+        features = np.random.default_rng(number).random((3, 8, 10))
+        write_npz(tmp_path / "maps" / f"{number:012d}.npz", features=features, boundary=np.zeros((8, 10), np.float16))
+        write_npz(tmp_path / "other" / f"{number:012d}.npz", features=features[0],
+                  boundary=np.full((8, 10), np.nan, np.float16))
+    plain = workspace()[0]
+    record = workspace(maps={"features": "maps", "boundary": "maps"})[0]
+    assert (record["without_features"], record["without_boundary"]) == (0, 0)
+    assert record["proposals"] >= 3 and "without_boundary" not in plain
+    with pytest.raises(UserError, match=r"features has shape \(8, 10\), finite numbers of shape \(C, h, w\) were"):
+        workspace(maps={"features": "other"})
+    with pytest.raises(UserError, match=r"boundary has shape \(8, 10\), finite numbers of shape \(h, w\) were"):
+        workspace(maps={"boundary": "other"})
+    (tmp_path / "fields").mkdir()
+    write_npz(tmp_path / "fields" / "000000000002.npz", displacement=np.zeros((2, 8, 10)))
+    with pytest.raises(UserError, match=r"no array 'boundary' \(it holds displacement\); correct proposals.maps.bound"):
+        workspace(maps={"boundary": "fields"})
+
+
+def test_images_without_a_map_are_done_without_its_tree(workspace, tmp_path):
+    """As val is by IRNet's boundaries, which are those of the training images."""
+    for number in (1, 2, 3):
+        noise = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), np.uint8)
+        Image.fromarray(noise).save(layout.IMAGES / f"{number}.png")
+    workspace()
+    plain = [(propose.PROPOSALS / f"{number:012d}.npz").read_bytes() for number in (1, 2, 3)]
+    boundary = np.random.default_rng(0).random((8, 10))
+    write_npz(tmp_path / "fields" / "000000000002.npz", boundary=boundary)
+    assert workspace(maps={"boundary": "fields"})[0]["without_boundary"] == 2
+    found = [(propose.PROPOSALS / f"{number:012d}.npz").read_bytes() for number in (1, 2, 3)]
+    assert [one == other for one, other in zip(plain, found, strict=True)] == [True, False, True]
+    (tmp_path / "fields" / "000000000002.npz").rename(tmp_path / "fields" / "2.npz")
+    with pytest.raises(UserError, match="proposals.maps.boundary: fields holds no map of any image; .* 000000000001"):
+        workspace(maps={"boundary": "fields"})
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -98,6 +123,9 @@ def test_maps(workspace, tmp_path):
     ({"provider": "file", "source": "a", "file": {"trained_on_masks": True}}, r"file\.name: missing"),
     ({"provider": "file", "file": {"name": "MCG", "trained_on_masks": True}}, "data/dataset/images does not go with"),
     ({"source": "a.json"}, "source: a.json does not go with provider hierarchy; write data/dataset/images"),
+    ({"provider": "file", "source": "a", "file": {"name": "MCG", "trained_on_masks": True}, "maps": {"features": "b"}},
+     "maps are for provider hierarchy; write data/dataset/images"),
+    ({"maps": {"boundaries": "b"}}, r"maps.boundaries: unknown key; did you mean 'boundary'"),
     ({"provider": "sam"}, "provider: input should be 'hierarchy' or 'file'"), ({"limit": 0}, "limit")])
 def test_settings_that_cannot_work(tmp_path, settings, message):
     path = tmp_path / "params.yaml"

@@ -1,14 +1,20 @@
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import staged
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from linear_training import losses
-from staged import CPU, OUTPUT, SETTINGS, clone, train
+from staged import CPU, OUTPUT, SETTINGS, clone, in_turn, train
 
 from stages.runtime import fingerprint, training
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -76,6 +82,36 @@ def test_a_kill_after_the_training_does_not_stop_the_next_run(stage, monkeypatch
     monkeypatch.setattr(fingerprint, "CODE", stage.parents[2])
     train(stage)
     assert _files(OUTPUT) == whole
+
+
+@pytest.mark.parametrize("kills", [[], [5], [30], [13, 40]], ids=str)
+def test_two_trainings_of_one_stage_go_on_where_they_were(stage, kills):
+    """24 steps each; what is done is not done again, and the kills change no byte."""
+    train(stage)
+    seen: list[int] = []
+
+    def after_step(done):
+        seen.append(done)
+        if len(seen) in kills:
+            raise KilledError
+
+    for _ in kills:
+        with pytest.raises(KilledError):
+            in_turn(stage, after_step)
+    in_turn(stage, after_step)
+    assert len(seen) < 24 * 2 + 3, "at most the step of each kill was done again"
+    assert _files(Path("first")) == _files(Path("second")) == _files(OUTPUT)
+
+
+def test_two_processes_walk_and_train_in_turn(stage, tmp_path):
+    for mode in ("train", "in_turn"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        result = subprocess.run(
+            [*command, staged.__file__, mode], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+        assert result.returncode == 0, result.stderr
+    weights = [(folder / "weights.pt").read_bytes() for folder in (OUTPUT, Path("first"), Path("second"))]
+    assert weights[0] == weights[1] == weights[2]
 
 
 def test_a_comment_does_not_begin_anew_and_a_line_does(stage, capsys):

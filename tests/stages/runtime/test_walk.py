@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import staged
 import torch
-from staged import clone, walk
+from staged import clone, walk_all
 
 from stages.runtime import fingerprint
 from stages.runtime.errors import UserError
@@ -36,12 +36,12 @@ EXPECTED = {"a/1.npz": 10, "a/2.npz": 20, "a/3.npz": 30, "b/4.npz": 40, "b/5.npz
 
 
 def test_one_file_per_item(stage):
-    walk(stage, NAMES, Path("out"))
+    walk_all(stage, NAMES, Path("out"))
     assert _values() == EXPECTED
 
 
 def test_without_parts_and_as_json(stage):
-    walk(stage, {"": [7]}, Path("out"), infer=lambda part, item, loaded: [part, item, loaded], suffix=".json")
+    walk_all(stage, {"": [7]}, Path("out"), infer=lambda part, item, loaded: [part, item, loaded], suffix=".json")
     assert read_json("out/7.json") == ["", 7, 70]
 
 
@@ -56,14 +56,14 @@ def test_it_goes_on_where_it_was_and_builds_only_what_it_needs(stage):
         return {"value": np.array([loaded])}
 
     with pytest.raises(UserError, match="image 3: broken"):
-        walk(stage, NAMES, Path("out"), infer, built)
+        walk_all(stage, NAMES, Path("out"), infer, built)
     assert seen == [1, 2]
-    walk(stage, NAMES, Path("out"), infer, built)
+    walk_all(stage, NAMES, Path("out"), infer, built)
     assert seen == [1, 2, 3, 4, 5]
     assert _values() == EXPECTED
     with pytest.raises(KeyError):  # everything is there, so nothing is built; what comes after it failed
-        walk(stage, NAMES, Path("out"), infer, built, finish=lambda folder: {}["x"])
-    walk(stage, NAMES, Path("out"), infer, built)
+        walk_all(stage, NAMES, Path("out"), infer, built, finish=lambda folder: {}["x"])
+    walk_all(stage, NAMES, Path("out"), infer, built)
     assert len(built) == 3
 
 
@@ -73,13 +73,13 @@ def test_what_comes_after_may_add_results(stage):
         path.write_text(str(len(list(folder.rglob("*.npz")))))
         return {"summary.txt": "out.txt"}
 
-    walk(stage, NAMES, Path("out"), finish=finish)
+    walk_all(stage, NAMES, Path("out"), finish=finish)
     assert Path("out.txt").read_text() == "5"
 
 
 def test_nothing_to_look_at(stage):
     built = []
-    walk(stage, {"train": [], "val": []}, Path("out"), built=built)
+    walk_all(stage, {"train": [], "val": []}, Path("out"), built=built)
     assert sorted(path.name for path in Path("out").iterdir()) == ["train", "val"]
     assert built == []
 
