@@ -108,7 +108,7 @@ def test_unaries_refused(log_q, items, message):
 
 
 def test_head_is_unaries_and_mean_field():
-    head = InstanceHead(box_weight=0.5, global_weight=2.0, gaussian_weight=1.0, bilateral_weight=2.0, gaussian_xy=2.0,
+    head = InstanceHead(box_weight=0.5, global_weight=2, gaussian_weight=1, bilateral_weight=2, gaussian_xy=2.0,
                         bilateral_xy=6.0, bilateral_rgb=40.0, steps=2, normalisation="rows")
     log_q, image = semantics().float(), picture().float()
     kernels = image_kernels(image, gaussian_xy=2.0, bilateral_xy=6.0, bilateral_rgb=40.0, normalisation="rows")
@@ -146,14 +146,13 @@ def test_all_four_scalars_learn():
 
 def test_weights_stay_positive():
     """After a step that would have made w2 itself negative, and the unaries undefined."""
-    head = InstanceHead()
-    (-head(semantics(), picture(), SOME)[0, 1:4, 1:4].mean()).backward()
-    weights = head.log_unary_weights.detach()
-    gradient = head.log_unary_weights.grad
+    head, items = InstanceHead(), detections(([0, 0, 4, 6], 2, 1.0), ([4, 0, 9, 6], 2, 1.0))
+    (-head(semantics(), picture(), items)[0, :, :4].mean()).backward()
+    weights, gradient = head.log_unary_weights.detach(), head.log_unary_weights.grad
     weights -= 2 / gradient.abs().max() * gradient  # from 1 a change of 2: w1 grows, w2 falls
     assert weights[1] < -1
     assert head.scalars()["global_weight"] > 0
-    assert torch.isfinite(head(semantics(), picture(), SOME)).all()
+    assert torch.isfinite(head(semantics(), picture(), items)).all()
 
 
 def test_equal_detections_share():
