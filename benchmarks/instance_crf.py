@@ -104,7 +104,7 @@ def _objective(log_marginals: Tensor) -> Tensor:
 def lattice(side: int) -> Callable[[], np.ndarray]:
     _, image, _ = inputs(side)
     widths = {key: value for key, value in _settings(side).items() if "weight" not in key}
-    return lambda: image_kernels(image, **widths)[1].after.numpy()
+    return lambda: np.array([kernel.size for kernel in image_kernels(image, **widths)])
 
 
 def pydensecrf(side: int) -> Callable[[], np.ndarray]:

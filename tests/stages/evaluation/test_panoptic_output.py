@@ -12,6 +12,7 @@ from stages.evaluation.inputs import Truth
 from stages.evaluation.panoptic_output import join_stuff, measure_panoptic
 from stages.evaluation.score import main
 from stages.labels import rle
+from stages.labels.figures import Figures
 from stages.labels.panoptic import png_folder, write_panoptic
 from stages.labels.segments import write_segments
 from stages.runtime import layout
@@ -336,7 +337,7 @@ def test_the_headline_keeps_its_length():
     output = {"available": 1, "all": {"PQ": 1}, "things": {"PQ": 2}, "stuff": {"PQ": 3}}
 
     def count(**splits):
-        return sum(len(value) for value in headline_of_labels(splits, {"a": 1, "b": 2, "c": 3}).values())
+        return sum(len(value) for value in headline_of_labels(splits, Figures({"a": 1, "b": 2, "c": 3})).values())
 
     assert count(train=figures, val=figures) == 17
     assert count(train={**figures, "panoptic_output": output}, val={**figures, "panoptic_output": output}) == 16
