@@ -1,7 +1,7 @@
 """Kernels between all pixels of an image, as linear filters of maps: what the mean-field of dense CRFs sums with.
 
-A kernel is a matrix with a row and a column per pixel, made from the image once and applied in each mean-field step; the
-transposed matrix takes a gradient back.
+A kernel is a matrix with a row and a column per pixel, made from the image once and applied in each mean-field step;
+its transpose takes a gradient back.
 """
 
 from __future__ import annotations
