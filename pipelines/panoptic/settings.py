@@ -68,13 +68,13 @@ class CrfSettings(Settings):
     """The dense CRF behind the network's output (section 3.4); parameters of the published code."""
 
     iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no CRF (not in the paper)")
-    gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (source: the published results: 3)")
-    gaussian_weight: float = Field(3.0, ge=0, description="weight of the smoothness kernel (source: the published results: 3)")
+    gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (section 3.4: DeepLab)")
+    gaussian_weight: float = Field(3.0, ge=0, description="weight of the smoothness kernel (section 3.4: DeepLab)")
     bilateral_xy: float = Field(49.0, gt=0, description=(
-        "spatial deviation of the appearance kernel [px] (source: the published results: 49)"))
+        "spatial deviation of the appearance kernel [px] (section 3.4: DeepLab; 49)"))
     bilateral_rgb: float = Field(5.0, gt=0, description=(
-        "colour deviation of the appearance kernel [0..255] (source: the published results: 5)"))
-    bilateral_weight: float = Field(4.0, ge=0, description="weight of the appearance kernel (source: the published results: 4)")
+        "colour deviation of the appearance kernel [0..255] (section 3.4: DeepLab; 5)"))
+    bilateral_weight: float = Field(4.0, ge=0, description="weight of the appearance kernel (section 3.4: DeepLab; 4)")
 
 
 class RoundSettings(Settings):
