@@ -18,6 +18,7 @@ from chain import digests, working_in
 from pipelines.panoptic.cues import read_maps
 from pipelines.panoptic.supervision import classes_of
 from stages.labels import rle
+from stages.labels.figures import PROPOSALS
 from stages.labels.panoptic import read_panoptic
 from stages.labels.segments import read_segments
 from stages.runtime.errors import UserError
@@ -192,7 +193,9 @@ def test_detections_are_boxes_alone(chain):
 
 def test_figures_and_gallery(chain):
     figures = read(chain / "data/panoptic/figures.json")
-    assert set(figures["figures"]) == {"instances_per_image", "val_instances_per_image", "undecided"}
+    assert set(figures["figures"]) == {"undecided"}
+    assert set(figures["details"]) == {"instances_per_image", "val_instances_per_image"}
+    assert set(figures["proposals"]) == set(PROPOSALS)
     assert set(figures["measured"]) == {
         "pseudo_labels.json", "pseudo_labels_val.json", "panoptic.json", "panoptic", "panoptic_val.json",
         "panoptic_val", "semantic", "maps.json", "cues", "rounds"}
