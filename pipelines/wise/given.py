@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.wise.blobs import pixels_at
-from pipelines.wise.pseudo_masks import Candidates, background_of, find_candidates
+from pipelines.wise.pseudo_masks import Candidates, background_of, find_candidates, like_discs
 from pipelines.wise.settings import CueSettings
 from stages.labels.coco import Entry
 from stages.proposals.segments import Proposals
@@ -54,8 +54,10 @@ def read_points(folder: Path, image: Entry) -> Located:
 
 
 def candidates_of(proposals: Proposals, yx: np.ndarray, settings: CueSettings) -> Candidates:
-    """The proposals that may stand for the points (P, 2)."""
-    return find_candidates(proposals, yx, settings.objectness)
+    """The proposals that may stand for the points (P, 2) in the training."""
+    found = find_candidates(proposals, yx, settings.objectness)
+    around = settings.disc
+    return like_discs(found, proposals, yx, around.power, around.area, around.cap) if around.power else found
 
 
 def background(proposals: Proposals, candidates: Candidates, yx: np.ndarray, settings: CueSettings) -> np.ndarray:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.wise.given import Located, candidates_of, read_points
-from pipelines.wise.pseudo_masks import Candidates
+from pipelines.wise.given import Located, read_points
+from pipelines.wise.pseudo_masks import Candidates, disc, find_candidates
 from pipelines.wise.settings import WiseSettings
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
-from stages.proposals.segments import Proposals, read_proposals
+from stages.proposals.segments import Proposals, dice, read_proposals
 from stages.runtime import layout
 from stages.runtime.files import read_npz
 
@@ -41,7 +41,7 @@ def image_labels(image: Entry, *, maps: Path, points: Path, proposals: Path, sou
     size = (image["height"], image["width"])
     yx = located.pixels(size)
     some = read_proposals(proposals, image)
-    candidates = candidates_of(some, yx, settings.cues)
+    candidates = find_candidates(some, yx, settings.cues.objectness)
     rows = []
     for number in range(len(yx)):
         mask, score, replaced = one_label(number, yx, located, arrays, some, candidates, source, settings)
@@ -57,13 +57,17 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
     """Mask, score, and whether it is a proposal's, of point ``number``."""
     chosen = settings.synthesis
     if chosen.masks in ("embedding", "disc"):
+        around = disc(yx, number, proposals.size, chosen.disc_area, chosen.disc_cap)
         if chosen.masks == "disc":
-            mask, score = disc(yx, number, proposals.size, chosen.disc_area, chosen.disc_cap), 1.0
+            mask, score = around, 1.0
         else:
             mask, score = arrays[f"groups_{source}"] == number, float(arrays[f"likeness_{source}"][number])
         if chosen.replace:
+            factors = candidates.weights[number] ** chosen.objectness
+            if chosen.disc_power:
+                factors = factors * proposals.jaccards(around) ** chosen.disc_power
             return replaced(_with_point(mask, yx[number]), score, proposals,
-                            candidates.preferred(number, chosen.alone), chosen.objectness)
+                            candidates.preferred(number, chosen.alone), factors)
         return rle_codec.encode(_with_point(mask, yx[number])), score, False
     mask, score = blob_mask(yx[number], int(located.category_ids[number]), arrays)
     if chosen.masks == "best_proposal":
@@ -71,24 +75,6 @@ def one_label(number: int, yx: np.ndarray, located: Located, arrays: Mapping[str
         if len(best):
             return proposals.rle(int(best[0])), float(proposals.scores[best[0]]), True
     return rle_codec.encode(_with_point(mask, yx[number])), score, False
-
-
-def disc(yx: np.ndarray, number: int, size: tuple[int, int], area: float, cap: float = 0.0) -> np.ndarray:
-    """(H, W) bool: the pixels of a disc around one of the points (P, 2).
-
-    Args:
-        yx: rows and columns of all points.
-        number: which of them.
-        size: (H, W).
-        area: of the whole disc [share of the image]; what lies beyond the border is lost.
-        cap: largest radius [share of the way to the nearest point on another pixel]; 0 = none.
-    """
-    radius = np.sqrt(area * size[0] * size[1] / np.pi)
-    ways = np.sqrt(((yx - yx[number]) ** 2).sum(1))
-    if cap and ways.any():
-        radius = min(radius, cap * ways[ways > 0].min())
-    rows, columns = np.ogrid[:size[0], :size[1]]
-    return np.asarray((rows - yx[number, 0]) ** 2 + (columns - yx[number, 1]) ** 2 <= radius ** 2)
 
 
 def _with_point(mask: np.ndarray, pixel: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -99,7 +85,7 @@ def _with_point(mask: np.ndarray, pixel: Sequence[int] | np.ndarray) -> np.ndarr
 
 
 def replaced(mask: np.ndarray, score: float, proposals: Proposals, chosen: np.ndarray,
-             power: float) -> tuple[rle_codec.RLE, float, bool]:
+             factors: np.ndarray) -> tuple[rle_codec.RLE, float, bool]:
     """The proposal that fits a grouped mask best, scored by their Dice; the mask with its own score where none may
     (not in the paper; published code).
 
@@ -108,18 +94,13 @@ def replaced(mask: np.ndarray, score: float, proposals: Proposals, chosen: np.nd
         score: of the mask itself.
         proposals: of the image.
         chosen: indices of those that may replace it, ascending.
-        power: of the objectness that the Jaccard similarity is multiplied by; 0 = Jaccard alone (sec. 3.3).
+        factors: (K,) by which the Jaccard similarity of every proposal is multiplied; 1 = Jaccard alone (sec. 3.3).
     """
     if not len(chosen):
         return rle_codec.encode(mask), score, False
     jaccards = proposals.jaccards(mask)[chosen]
-    best = int((jaccards * np.maximum(proposals.scores[chosen].astype(np.float64), 0) ** power).argmax())
+    best = int((jaccards * factors[chosen]).argmax())
     return proposals.rle(int(chosen[best])), dice(float(jaccards[best])), True
-
-
-def dice(jaccard: float) -> float:
-    """Dice of a Jaccard similarity: 2 J / (1 + J), which keeps the order."""
-    return 2 * jaccard / (1 + jaccard)
 
 
 def blob_mask(pixel: np.ndarray, category_id: int, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,28 +42,37 @@ class Head(nn.Module):
         levels: from coarse to fine.
         outputs: channels.
         coordinates: append the cell's place to the features of every level.
+        width: 0, or channels that the levels are summed in; after each sum they are mixed by a 3x3 convolution, and a
+            last 1x1 convolution gives the outputs.
     """
 
-    def __init__(self, levels: Sequence[_Level], outputs: int, coordinates: bool) -> None:
+    def __init__(self, levels: Sequence[_Level], outputs: int, coordinates: bool, width: int = 0) -> None:
         super().__init__()
         self.levels, self.coordinates = list(levels), coordinates
         extra = 2 if coordinates else 0
-        self.score = nn.ModuleList(nn.Conv2d(level.channels + extra, outputs, 1) for level in levels)
+        self.score = nn.ModuleList(nn.Conv2d(level.channels + extra, width or outputs, 1) for level in levels)
+        self.mix = nn.ModuleList(nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False),
+                                               nn.BatchNorm2d(width), nn.ReLU()) for _ in levels if width)
+        self.last = nn.Conv2d(width, outputs, 1) if width else None
+
+    def outermost(self) -> list[nn.Conv2d]:
+        """The convolutions whose sum is the output, from coarse to fine."""
+        return [self.last] if self.last is not None else [layer for layer in self.score if isinstance(layer, nn.Conv2d)]
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """All levels (N, C, h, w) of images of ``size`` (H, W) to (N, outputs, h, w) on the finest level's grid."""
         total: Tensor | None = None
         before: Grid | None = None
-        for level, score in zip(self.levels, self.score, strict=True):
+        for number, (level, score) in enumerate(zip(self.levels, self.score, strict=True)):
             own = features[level.index]
             if self.coordinates:
                 own = torch.cat([own, places(level.grid, own, size)], 1)
             own = score(own)
             if total is not None and before is not None:
                 own = own + resample(total, before, level.grid, (own.shape[-2], own.shape[-1]))
-            total, before = own, level.grid
+            total, before = self.mix[number](own) if len(self.mix) else own, level.grid
         assert total is not None
-        return total
+        return total if self.last is None else self.last(total)
 
 
 def places(grid: Grid, maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -90,13 +100,13 @@ class WiseNet(nn.Module):
         self.embedding_backbone = None if settings.shared else Backbone(settings.backbone)
         levels = _levels(self.backbone, settings.strides)
         self.grid = levels[-1].grid
-        self.location = Head(levels, classes + 1, coordinates=False)
-        self.embedding = Head(levels, settings.dimensions, settings.coordinates)
+        self.location = Head(levels, classes + 1, coordinates=False, width=settings.width)
+        self.embedding = Head(levels, settings.dimensions, settings.coordinates, settings.width)
         for head, scale in ((self.location, settings.location_scale), (self.embedding, settings.embedding_scale)):
-            for score in head.score:
-                score.weight.data.mul_(scale)  # type: ignore[union-attr,operator]
-                nn.init.zeros_(score.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.location.score[-1].bias[:1], settings.background_bias)  # type: ignore[index]
+            for layer in head.outermost():
+                layer.weight.data.mul_(scale)
+                nn.init.zeros_(cast(Tensor, layer.bias))
+        nn.init.constant_(cast(Tensor, self.location.outermost()[-1].bias)[:1], settings.background_bias)
         # Steps of the training so far; in the checkpoint, so that a resumed warm-up goes on where it was.
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 

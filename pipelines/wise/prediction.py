@@ -49,7 +49,7 @@ def infer_all(file: str, params: Path, weights: Path, points: Path, proposals: P
                                                device),
                 inputs=[*layout.WEAK.values(), layout.IMAGES, points, proposals, weights],
                 parameters=[settings.inference, settings.network, cues.objectness, cues.background, cues.best,
-                            cues.least],
+                            cues.least, cues.disc],
                 output=output, description="points and groups")
 
 
@@ -88,7 +88,8 @@ def inference(weights: Path, points: Path, proposals: Path, categories: list[Ent
         for source in SOURCES[split]:
             yx = found.yx if source == "lnet" else given
             free = background(some, candidates_of(some, yx, settings.cues), yx, settings.cues)
-            labels = group(embeddings, yx, background_pixels(embeddings, free, len(yx)))
+            labels = group(embeddings, yx, background_pixels(embeddings, free,
+                                                             settings.inference.background_pixels or len(yx)))
             result[f"groups_{source}"] = labels.cpu().numpy().astype(np.int16)
             result[f"likeness_{source}"] = likeness(embeddings, labels, yx)
         first = given[:1] if len(given) else found.yx[:1]

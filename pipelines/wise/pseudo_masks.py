@@ -6,7 +6,7 @@ All randomness comes from the generator that is given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,12 +23,12 @@ class Candidates:
     Attributes:
         allowed: (P, K) bool; the proposal contains the point, and its objectness is above the limit.
         alone: (P, K) bool; allowed, and no other point's pixel lies in the proposal.
-        scores: (K,) float64, objectness.
+        weights: (P, K) float64; objectness, or what else orders the candidates of a point.
     """
 
     allowed: np.ndarray
     alone: np.ndarray
-    scores: np.ndarray
+    weights: np.ndarray
 
     def preferred(self, point: int, alone: bool) -> np.ndarray:
         """Indices of the point's candidates, ascending; ``alone``: those without other points, where there are any."""
@@ -37,9 +37,9 @@ class Candidates:
         return np.flatnonzero(self.allowed[point])
 
     def best(self, point: int, alone: bool = False, most: int = 1) -> np.ndarray:
-        """Indices of the point's ``most`` candidates of highest objectness, from high to low; of equals the first."""
+        """Indices of the point's ``most`` candidates of highest weight, from high to low; of equals the first."""
         chosen = np.flatnonzero((self.alone if alone else self.allowed)[point])
-        return chosen[np.argsort(-self.scores[chosen], kind="stable")[:most]]
+        return chosen[np.argsort(-self.weights[point, chosen], kind="stable")[:most]]
 
 
 def find_candidates(proposals: Proposals, yx: np.ndarray, objectness: float) -> Candidates:
@@ -55,7 +55,41 @@ def find_candidates(proposals: Proposals, yx: np.ndarray, objectness: float) -> 
     _, first = np.unique(yx, axis=0, return_index=True)
     alone = inside[first].sum(0) == 1  # points on one pixel count once
     allowed = inside & (proposals.scores > objectness)
-    return Candidates(allowed, allowed & alone, proposals.scores.astype(np.float64))
+    scores = np.maximum(proposals.scores.astype(np.float64), 0)
+    return Candidates(allowed, allowed & alone, np.tile(scores, (len(yx), 1)))
+
+
+def like_discs(candidates: Candidates, proposals: Proposals, yx: np.ndarray, power: float, area: float,
+               cap: float) -> Candidates:
+    """The same candidates, preferred where they are like a disc around their point (not in the paper).
+
+    Args:
+        candidates: of the points.
+        proposals: of the image.
+        yx: (P, 2) pixels of the points.
+        power: of the Jaccard similarity of proposal and disc, by which the weights are multiplied.
+        area, cap: of the discs, see ``disc``.
+    """
+    factors = [proposals.jaccards(disc(yx, number, proposals.size, area, cap)) ** power for number in range(len(yx))]
+    return replace(candidates, weights=candidates.weights * np.reshape(factors, candidates.weights.shape))
+
+
+def disc(yx: np.ndarray, number: int, size: tuple[int, int], area: float, cap: float = 0.0) -> np.ndarray:
+    """(H, W) bool: the pixels of a disc around one of the points (P, 2).
+
+    Args:
+        yx: rows and columns of all points.
+        number: which of them.
+        size: (H, W).
+        area: of the whole disc [share of the image]; what lies beyond the border is lost.
+        cap: largest radius [share of the way to the nearest point on another pixel]; 0 = none.
+    """
+    radius = np.sqrt(area * size[0] * size[1] / np.pi)
+    ways = np.sqrt(((yx - yx[number]) ** 2).sum(1))
+    if cap and ways.any():
+        radius = min(radius, cap * ways[ways > 0].min())
+    rows, columns = np.ogrid[:size[0], :size[1]]
+    return np.asarray((rows - yx[number, 0]) ** 2 + (columns - yx[number, 1]) ** 2 <= radius ** 2)
 
 
 def background_of(proposals: Proposals, candidates: Candidates, yx: np.ndarray, kind: Literal["paper", "best"],
@@ -63,7 +97,7 @@ def background_of(proposals: Proposals, candidates: Candidates, yx: np.ndarray, 
     """Where the background is.
 
     ``paper``: outside all proposals (sec. 3.2). That leaves nothing where proposals are many, so ``best``: outside the
-    ``best`` candidates of highest objectness of each point that contain no other point, or, where that leaves less
+    ``best`` candidates of highest weight of each point that contain no other point, or, where that leaves less
     than the share ``least`` of the image, outside each point's best one of them. No point is background.
 
     Returns:
@@ -92,21 +126,22 @@ def _outside(proposals: Proposals, chosen: Sequence[int]) -> np.ndarray:
 
 def draw_proposal(candidates: Candidates, point: int, generator: np.random.Generator, alone: bool = False,
                   power: float = 1.0) -> int | None:
-    """A candidate of a point, drawn in proportion to objectness (sec. 3.2 and 4.2); None where there is none.
+    """A candidate of a point, drawn in proportion to its weight, the objectness (sec. 3.2 and 4.2); None where there is
+    none.
 
-    Where no candidate has a positive objectness, all are equally likely.
+    Where no candidate has a positive weight, all are equally likely.
 
     Args:
         candidates: of the image.
         point: its number.
         generator: source of all randomness.
         alone: only those that contain no other point, where there are any (not in the paper).
-        power: of the objectness (not in the paper: 1).
+        power: of the weight (not in the paper: 1).
     """
     chosen = candidates.preferred(point, alone)
     if not len(chosen):
         return None
-    weights = np.maximum(candidates.scores[chosen], 0)
+    weights = candidates.weights[point, chosen]
     weights = (weights / max(weights.max(), 1e-12)) ** power
     total = weights.sum()
     return int(generator.choice(chosen, p=weights / total if total > 0 else None))
@@ -137,7 +172,8 @@ class Pairs:
 
 
 def draw_pairs(yx: np.ndarray, masks: Sequence[np.ndarray], background: np.ndarray, generator: np.random.Generator, *,
-               scheme: Literal["paper", "published"], pixels: int, mean: bool, hard: int, hard_below: int) -> Pairs:
+               scheme: Literal["paper", "published", "symmetric"], pixels: int, mean: bool, hard: int,
+               hard_below: int) -> Pairs:
     """Draw the pixels that each point is compared with.
 
     ``paper`` (sec. 3.2): each point with k random pixels of every pseudo-mask and of the background. ``published``
@@ -164,21 +200,18 @@ def draw_pairs(yx: np.ndarray, masks: Sequence[np.ndarray], background: np.ndarr
     free = np.flatnonzero(background)
     k = pixels or count
     own = [_some(np.flatnonzero(mask), k, generator) for mask in inside]
-    seeds = np.zeros(0, np.int64)
     rows: list[tuple[int, np.ndarray, bool]] = []  # a pixel, what it is compared with, the same object?
     rows += [(int(point), pixels_, True) for point, pixels_ in zip(points, own, strict=True)]
-    if scheme == "paper":
-        around = _some(free, k, generator)
-        for index, point in enumerate(points):
-            others = np.concatenate([around, *(own[other] for other in range(count) if other != index)])
-            rows.append((int(point), others[~inside[index][others]], False))
-    else:
-        seeds = _some(free, count, generator)
-        around = _some(free, k, generator)
-        for index, point in enumerate(points):
-            others = np.delete(points, index)
-            rows.append((int(point), others[~inside[index][others] & (others != point)], False))
-        rows += [(int(seed), around, True) for seed in seeds] + [(int(seed), points, False) for seed in seeds]
+    seeds = np.zeros(0, np.int64) if scheme == "paper" else _some(free, count, generator)
+    around = _some(free, k, generator)
+    for index, point in enumerate(points):
+        others = np.delete(points, index) if scheme == "published" else \
+            np.concatenate([around, *(own[other] for other in range(count) if other != index)])
+        rows.append((int(point), others[~inside[index][others] & (others != point)], False))
+    whole = points if scheme == "published" else np.concatenate([free[:0], *own])
+    for seed in seeds:
+        others = whole if scheme == "published" else whole[~background.ravel()[whole]]
+        rows += [(int(seed), around, True), (int(seed), others, False)]
     rest = _some(free, hard, generator) if count < hard_below else np.zeros(0, np.int64)
     return _pack(rows, points, seeds, rest, width, count if mean else 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from pipelines.wise.blobs import Points, make_points, pixels_at
-from pipelines.wise.given import background, candidates_of, read_points
-from pipelines.wise.pseudo_masks import draw_pairs, draw_proposal
+from pipelines.wise.given import Located, background, candidates_of, read_points
+from pipelines.wise.pseudo_masks import Candidates, draw_pairs, draw_proposal
 from pipelines.wise.settings import CueSettings, NetworkSettings
 from stages.cues.views import to_tensor, view_size
+from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
-from stages.proposals.segments import read_proposals
+from stages.proposals.segments import Proposals, read_proposals
 from stages.runtime import layout
+
+_KEPT = 1000
+"""Images of which candidates and background are kept in memory, some 100 KB each with 1000 proposals."""
 
 
 class Sample(TypedDict):
@@ -29,6 +33,16 @@ class Sample(TypedDict):
     image: Tensor
     points: Points
     pairs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is the same at every step: points, proposals (packed), which of them are candidates, and the background."""
+
+    located: Located
+    proposals: Proposals
+    candidates: Candidates
+    free: np.ndarray
 
 
 class PointedImages:
@@ -47,6 +61,7 @@ class PointedImages:
                  cues: CueSettings, settings: NetworkSettings) -> None:
         self.images, self.points, self.proposals = list(images), points, proposals
         self.classes, self.cues, self.settings = classes, cues, settings
+        self._kept: dict[int, _Known] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,22 +72,19 @@ class PointedImages:
         size = (image["height"], image["width"])
         shown = view_size(size, 1.0, self.settings.max_pixels)
         flip = self.settings.flip and bool(generator.random() < 0.5)
-        located, proposals = read_points(self.points, image), read_proposals(self.proposals, image)
-        yx = located.pixels(size)
-        candidates = candidates_of(proposals, yx, self.cues)
-        free = background(proposals, candidates, yx, self.cues)
-        moved = _moved(located.xy[:, ::-1], size, shown, flip)
-        points = make_points(moved, np.array([self.classes[number] for number in located.category_ids.tolist()],
+        known = self._known(index)
+        moved = _moved(known.located.xy[:, ::-1], size, shown, flip)
+        points = make_points(moved, np.array([self.classes[number] for number in known.located.category_ids.tolist()],
                                              np.int64), shown)
         pixels = pixels_at(moved, shown)  # of all: two annotations may have one pixel
         masks = []
         for number, (row, column) in enumerate(pixels.tolist()):
-            chosen = draw_proposal(candidates, number, generator, self.settings.alone, self.settings.sharpness)
+            chosen = draw_proposal(known.candidates, number, generator, self.settings.alone, self.settings.sharpness)
             mask = np.zeros(shown, bool) if chosen is None else \
-                _shown(proposals.mask(chosen), shown, flip)
+                _shown(rle_codec.decode(known.proposals.rle(chosen)).astype(bool), shown, flip)
             mask[row, column] = True  # without a candidate the point itself is its mask
             masks.append(mask)
-        free = _shown(free, shown, flip)
+        free = _shown(known.free, shown, flip)
         free[pixels[:, 0], pixels[:, 1]] = False
         drawing = self.settings
         pairs = draw_pairs(pixels, masks, free, generator, scheme=drawing.pairs,
@@ -81,6 +93,20 @@ class PointedImages:
         rgb = _shown(read_rgb(layout.IMAGES / image["file_name"]), shown, flip)
         return {"image": to_tensor(rgb), "points": points,
                 "pairs": {field.name: torch.from_numpy(getattr(pairs, field.name)) for field in fields(pairs)}}
+
+    def _known(self, index: int) -> _Known:
+        """What no step changes, worked out once for the first images that are asked for."""
+        if index in self._kept:
+            return self._kept[index]
+        image = self.images[index]
+        located, proposals = read_points(self.points, image), read_proposals(self.proposals, image)
+        yx = located.pixels((image["height"], image["width"]))
+        candidates = candidates_of(proposals, yx, self.cues)
+        free = background(proposals, candidates, yx, self.cues)
+        known = _Known(located, replace(proposals), candidates, free)  # a copy forgets the unpacked run lengths
+        if len(self._kept) < _KEPT:
+            self._kept[index] = known
+        return known
 
 
 def as_list(samples: list[Sample]) -> list[Sample]:

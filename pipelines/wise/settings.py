@@ -40,6 +40,18 @@ class PeakSettings(TrainingSettings):
         return self
 
 
+class DiscSettings(Settings):
+    """Which proposals are preferred as pseudo-masks, and kept off the background, beside their objectness (not in the
+    paper)."""
+
+    power: float = Field(0.0, ge=0, description=(
+        "a candidate's objectness is multiplied by this power of its Jaccard similarity with a disc around its point; "
+        "0 = objectness alone (sec. 4.2: 0)"))
+    area: float = Field(0.05, gt=0, le=1, description="of the disc [share of the image] (not in the paper)")
+    cap: float = Field(0.6, ge=0, le=1, description=(
+        "the disc's radius is at most this share of the way to the next point; 0 = no cap (not in the paper)"))
+
+
 class CueSettings(Settings):
     """Where points come from, and which proposals and pixels they stand for (sections 3.2 and 4.1)."""
 
@@ -57,6 +69,7 @@ class CueSettings(Settings):
     least: float = Field(0.02, ge=0, lt=1, description=(
         "where less background is left, only each point's best candidate is cut out [share of the image] (not in the "
         "paper)"))
+    disc: DiscSettings = Field(DiscSettings(), description="see DiscSettings")
 
 
 class NetworkSettings(TrainingSettings):
@@ -68,6 +81,9 @@ class NetworkSettings(TrainingSettings):
         "one backbone for both; false: one each (sec. 4.2: shared; published code trained L-Net apart)"))
     strides: tuple[int, ...] = Field((32, 16, 8), min_length=1, description=(
         "levels that are summed [px per cell] (sec. 4.2: as FCN8)"))
+    width: int = Field(0, ge=0, description=(
+        "channels in which levels are summed and mixed by 3x3 convolutions; 0 = no mixing, the sum itself is the "
+        "output (sec. 4.2: as FCN8, 0)"))
     dimensions: int = Field(64, ge=1, description="length of an embedding (sec. 4.2: 64)")
     coordinates: bool = Field(False, description=(
         "E-Net also sees where a cell lies, so that look-alike neighbours can differ (not in the paper)"))
@@ -81,9 +97,10 @@ class NetworkSettings(TrainingSettings):
         "lambda of eq. 4: weight of L-Net's loss, that of E-Net is 1 - lambda (sec. 4.2: 0.1)"))
     term_warmup: int = Field(0, ge=0, description=(
         "the split and the false-positive term rise from nothing over this many steps [steps] (not in the paper: 0)"))
-    pairs: Literal["published", "paper"] = Field("published", description=(
+    pairs: Literal["published", "paper", "symmetric"] = Field("published", description=(
         "which pixels are compared (sec. 3.2: each point with pixels of every mask; published code: of its own mask, "
-        "and with the other points)"))
+        "and with the other points; symmetric, not in the paper: as in the paper, and seeds in the background as if "
+        "that were an object)"))
     pixels: int = Field(100, ge=0, description=(
         "random pixels of a mask that a point is compared with; 0 = the number of objects [px] (sec. 3.2: the number "
         "of objects; published code: 100)"))
@@ -115,10 +132,13 @@ class NetworkSettings(TrainingSettings):
 
 
 class InferenceSettings(Settings):
-    """L-Net's points of the validation images (section 3.3)."""
+    """L-Net's points of the validation images, and the background's pixels (section 3.3)."""
 
     least: float = Field(0.0, ge=0, le=1, description=(
         "blobs whose highest probability is lower are left out (not in the paper: 0)"))
+    background_pixels: int = Field(0, ge=0, description=(
+        "pixels that stand for the background, k of the k-means; 0 = the number of objects (sec. 4.2: the number of "
+        "objects)"))
     max_pixels: float = Field(4e6, ge=1024, description="larger images are looked at smaller [px] (not in the paper)")
 
 
@@ -137,10 +157,9 @@ class SynthesisSettings(Settings):
         "grouped pixels; the proposal of highest objectness that holds the point; L-Net's blobs (table 1); discs "
         "around the points, which need no network (not in the paper)"))
     disc_area: float = Field(0.02, gt=0, le=1, description=(
-        "with masks disc: of a disc [share of the image] (not in the paper)"))
+        "of a disc, with masks disc or disc_power [share of the image] (not in the paper)"))
     disc_cap: float = Field(0.0, ge=0, le=1, description=(
-        "with masks disc: its radius is at most this share of the way to the next point; 0 = no cap (not in the "
-        "paper)"))
+        "its radius is at most this share of the way to the next point; 0 = no cap (not in the paper)"))
     replace: bool = Field(True, description=(
         "replace a grouped mask, or a disc, by the proposal with the largest Jaccard similarity (sec. 3.3)"))
     alone: bool = Field(False, description=(
@@ -148,6 +167,8 @@ class SynthesisSettings(Settings):
     objectness: float = Field(0.0, ge=0, description=(
         "the proposal is chosen by its Jaccard similarity times this power of its objectness (sec. 3.3: 0, by the "
         "similarity alone)"))
+    disc_power: float = Field(0.0, ge=0, description=(
+        "and times this power of the proposal's Jaccard similarity with a disc around the point (not in the paper: 0)"))
 
 
 class WiseSettings(Settings):

@@ -72,7 +72,7 @@ def train(file: str, params: Path, points: Path, proposals: Path, settings: Wise
     train_stage(file, params, settings.network, runtime, seed,
                 lambda device: wise_training(points, proposals, settings),
                 inputs=[layout.IMAGES, layout.WEAK["train"], points, proposals],
-                parameters=[cues.objectness, cues.background, cues.best, cues.least], output=output)
+                parameters=[cues.objectness, cues.background, cues.best, cues.least, cues.disc], output=output)
 
 
 def joint_losses(network: nn.Module, model: WiseNet, batch: Sequence[Sample],

@@ -21,7 +21,7 @@ from stages.evaluation.matching import by_image
 from stages.evaluation.records import Record
 from stages.labels.rle import decode, encode
 from stages.proposals.provider import proposals_digest
-from stages.proposals.segments import read_proposals
+from stages.proposals.segments import dice, read_proposals
 from stages.runtime.errors import UserError
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings
@@ -161,8 +161,7 @@ def best_proposals(found: Located, folder: Path) -> Labels:
         ious = np.asarray(rle.iou(masks, [found.objects[owner]["segmentation"] for owner in wanted], [0] * len(wanted)))
         for column, owner in enumerate(wanted):
             best = int(ious[:, column].argmax())
-            jaccard = float(ious[best, column])
-            chosen[owner] = masks[best], 2 * jaccard / (1 + jaccard)
+            chosen[owner] = masks[best], dice(float(ious[best, column]))
     return [_label(found, row, *chosen.get(owner, (_pixel(found, row), 0.0))) for row, owner in
             enumerate(owners.tolist())]
 

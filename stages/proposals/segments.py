@@ -175,6 +175,11 @@ class Proposals:
         return both / np.maximum(areas + max(x1 - x0, 0) * max(y1 - y0, 0) - both, 1e-9)
 
 
+def dice(jaccard: float) -> float:
+    """Dice of a Jaccard similarity: 2 J / (1 + J), which keeps the order."""
+    return 2 * jaccard / (1 + jaccard)
+
+
 def from_sets(labels: np.ndarray, members: np.ndarray, scores: np.ndarray) -> Proposals:
     """Proposals that are sets of regions: labels (H, W), members (K, N) bool, scores (K,) descending."""
     height, width = labels.shape

@@ -119,3 +119,17 @@ def test_initial_scales_and_frozen_batch_norm():
     assert torch.allclose(difference[:, 0], torch.tensor(3.0), atol=1e-4)
     assert torch.allclose(difference[:, 1:], torch.tensor(0.0), atol=1e-4)
     assert not any(module.training for module in plain.modules() if isinstance(module, torch.nn.BatchNorm2d))
+
+
+def test_levels_may_be_mixed_by_convolutions():
+    """Every level reaches the output, and beyond its own cell; biases start as without."""
+    model = WiseNet(settings(width=6, background_bias=2.0), classes=3).eval()
+    features = [level.detach().requires_grad_() for level in model.backbone.levels(images())]
+    found = model.location(features, (40, 56))
+    assert found.shape == (2, 4, 10, 14)
+    found[0, 1, 5, 7].backward()
+    used = [level.index for level in model.location.levels]
+    reached = [(features[index].grad[0].abs().sum(0) > 0).sum() for index in used]
+    assert all(reached[place] > 1 for place in range(3)) and reached[-1] <= 9
+    assert model.location.last.bias.tolist() == [2, 0, 0, 0] and model.embedding.last.bias.tolist() == [0] * 5
+    assert not len(WiseNet(settings(), classes=3).location.mix)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.wise.pseudo_masks import background_of, draw_pairs, draw_proposal, find_candidates
+from pipelines.wise.given import candidates_of
+from pipelines.wise.pseudo_masks import background_of, draw_pairs, draw_proposal, find_candidates, like_discs
+from pipelines.wise.settings import CueSettings, DiscSettings
 from stages.labels import rle
 from stages.proposals.segments import Proposals, from_rles
 
@@ -83,6 +85,26 @@ def test_drawn_in_proportion_to_objectness():
     assert {draw_proposal(flat, 0, np.random.default_rng(seed)) for seed in range(40)} == {0, 1, 3}
 
 
+def test_a_disc_may_have_a_say():
+    proposals = proposals_of()
+    found = find_candidates(proposals, POINTS, 0.5)
+    liked = like_discs(found, proposals, POINTS, 3, 50 / 192, 0.15)
+    # (3, 3) to (0, 15), the nearest: 0.15 of the way is 1.9, less than the radius of 50 pixels.
+    y, x = np.mgrid[:12, :16]
+    around = (y - 3) ** 2 + (x - 3) ** 2 <= 0.15**2 * (3**2 + 12**2)
+    jaccards = np.array([(mask & around).sum() / (mask | around).sum() for mask in MASKS])
+    assert liked.weights[0] == pytest.approx(SCORES * jaccards**3)
+    assert (liked.allowed == found.allowed).all() and (liked.alone == found.alone).all()
+    assert found.best(0, most=3).tolist() == [0, 1, 3] and liked.best(0, most=3).tolist() == [3, 0, 1]
+    draws = np.array([draw_proposal(liked, 0, np.random.default_rng(seed), power=0.5) for seed in range(1000)])
+    expected = (SCORES * jaccards**3)[[0, 1, 3]] ** 0.5
+    assert np.bincount(draws, minlength=4)[[0, 1, 3]] / 1000 == pytest.approx(expected / expected.sum(), abs=0.05)
+    assert like_discs(find_candidates(proposals, POINTS[:0], 0.5), proposals, POINTS[:0], 3, 0.1, 0.6).weights.size == 0
+    off = candidates_of(proposals, POINTS, CueSettings(objectness=0.5)).weights
+    on = candidates_of(proposals, POINTS, CueSettings(objectness=0.5, disc=DiscSettings(power=1, area=0.1, cap=0)))
+    assert (off == SCORES.astype(np.float32)).all() and on.weights[2].argmax() != off[2].argmax()
+
+
 def pairs_of(scheme, yx=POINTS[:2], masks=(MASKS[0], MASKS[2]), background=None, seed=0, **settings):
     free = ~(MASKS[0] | MASKS[2]) if background is None else background
     settings = {"pixels": 5, "mean": False, "hard": 7, "hard_below": 12, **settings}
@@ -129,7 +151,22 @@ def test_pairs_as_published():
     assert weights == pytest.approx(dict.fromkeys(groups, 1.0))  # the mean over the objects of means
 
 
-@pytest.mark.parametrize("scheme", ["paper", "published"])
+def test_pairs_with_the_background_as_an_object():
+    # The second mask reaches into the background: what both claim is nobody's negative.
+    free = ~MASKS[0]
+    pairs, _ = pairs_of("symmetric", background=free, mean=True)
+    assert len(pairs.seeds) == 2 and len(pairs.hard) == 7
+    points = set(pairs.points)
+    both = [(tuple(pairs.yx[a]), tuple(pairs.yx[b]), same)
+            for a, b, same in zip(pairs.first, pairs.second, pairs.same, strict=True) if a not in points]
+    assert sum(same for *_, same in both) == 10 and all(free[a] for a, *_ in both)
+    assert all(free[b] == same for _, b, same in both)
+    assert {b for _, b, same in both if not same} <= set(zip(*MASKS[0].nonzero(), strict=True))
+    # Each of the 2 points and 2 seeds with its own, and with the others: 8 means, over 2 objects.
+    assert pairs.weight.sum() == pytest.approx(4)
+
+
+@pytest.mark.parametrize("scheme", ["paper", "published", "symmetric"])
 def test_pixels_inside_the_own_mask_are_no_negatives(scheme):
     around, _ = pairs_of(scheme, masks=(MASKS[1], MASKS[2]), background=np.zeros(SIZE, bool))
     owner = around.points[0]
@@ -137,7 +174,7 @@ def test_pixels_inside_the_own_mask_are_no_negatives(scheme):
     assert not around.same[around.first != owner].all() or scheme == "published"
 
 
-@pytest.mark.parametrize("scheme", ["paper", "published"])
+@pytest.mark.parametrize("scheme", ["paper", "published", "symmetric"])
 def test_pairs_of_hardly_anything(scheme):
     none, _ = pairs_of(scheme, yx=np.zeros((0, 2), int), masks=())
     assert len(none.first) == 0 and none.yx.shape == (7, 2)

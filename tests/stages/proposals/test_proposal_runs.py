@@ -5,7 +5,7 @@ import pytest
 
 from stages.labels import rle
 from stages.proposals import runs
-from stages.proposals.segments import Proposals, from_rles, from_sets, read_proposals
+from stages.proposals.segments import Proposals, dice, from_rles, from_sets, read_proposals
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_npz
 
@@ -136,3 +136,10 @@ def test_scores_descend():
     proposals = from_rles((5, 6), [rle.encode(mask) for mask in masks], [0.2, 0.9, 0.2])
     assert proposals.scores.tolist() == pytest.approx([0.9, 0.2, 0.2])
     assert [np.array_equal(proposals.mask(i), masks[j]) for i, j in enumerate((1, 0, 2))] == [True] * 3
+
+
+def test_dice_of_a_jaccard_similarity():
+    rng = np.random.default_rng(0)
+    mask, other = rng.random((2, 7, 9)) < 0.5
+    jaccard = (mask & other).sum() / (mask | other).sum()
+    assert dice(jaccard) == pytest.approx(2 * (mask & other).sum() / (mask.sum() + other.sum()))
