@@ -13,8 +13,8 @@ from chain import working_in
 
 from pipelines import check
 from pipelines.workspace import ROOT, changed
-from stages.evaluation.cost import annotation_cost, count_labels
 from stages.evaluation.settings import EvaluateSettings
+from stages.labels.annotation_cost import annotation_cost, count_labels
 from stages.prepare import annotate, prepare
 from stages.runtime import layout
 from stages.runtime.settings import read_yaml
