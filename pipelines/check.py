@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
+from pipelines.panoptic.settings import box_detector
 from pipelines.settings import IRNET_FIELDS, IRNET_MAPS, load_params, methods_run, taken_of_irnet, wants_proposals
 from stages.detector import engines
 from stages.prepare.budget import budget_of
@@ -27,6 +28,7 @@ from stages.runtime.settings import nearest, read_yaml
 from stages.runtime.stage import run_stage
 
 OUTPUT = Path("data/check")
+_PIXELS = {"coco": 640.0 * 480, "lvis": 640.0 * 480, "panoptic": 640.0 * 480, "cityscapes": 2048.0 * 1024}
 # What full supervision reached, for retention: `evaluate` of the method masks writes it, those of the others depend on
 # it. It is nobody's output, because it outlives the runs of any one method.
 REFERENCE = Path("metrics/reference.json")
@@ -110,8 +112,10 @@ def check_weights(settings: SimpleNamespace) -> None:
 
 
 def check_engine(settings: SimpleNamespace) -> None:
-    """The chosen engine must be installed, and able to make the network."""
+    """The chosen engine must be installed, and able to make the network, and the panoptic method's box detector."""
     engines.check(settings.detector)
+    if settings.method == "panoptic":
+        engines.check(box_detector(settings.panoptic.detector, settings.detector), "panoptic.detector")
 
 
 def count_images(settings: SimpleNamespace) -> tuple[int, float]:
@@ -120,10 +124,10 @@ def count_images(settings: SimpleNamespace) -> tuple[int, float]:
     if dataset.kind == "shapes":
         count, pixels = dataset.shapes.train, float(dataset.shapes.width * dataset.shapes.height)
     else:
-        root = Path(dataset.root)
+        root = Path(dataset.root) / {"cityscapes": "leftImg8bit"}.get(dataset.kind, "")
         suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
         count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
-        pixels = 640 * 480 if dataset.kind in ("coco", "lvis") else 500 * 375
+        pixels = _PIXELS.get(dataset.kind, 500.0 * 375)
     budget = budget_of(dataset, settings.method, settings.annotations.model_dump(), settings.evaluate.model_dump())
     count = min(count, budget.images if budget else count)
     return min(count, dataset.limit or count), pixels

@@ -72,6 +72,7 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
         found |= {f"{group}_{row}": _figures(workspace, group) for group in FIGURES if group != "detector_val"}
     seconds += workspace.reproduce(params, "report").seconds
     found |= {group: _figures(workspace, group) for group in FIGURES}
+    found |= {f"maps_train_{name}": figures["things"] for name, figures in _maps(workspace).items()}
     found = {row: figures for row, figures in found.items() if figures}
     for path in sorted((workspace.folder / "metrics").glob(f"{method}_*.json")):
         found[path.stem] = read_json(path)
@@ -80,6 +81,12 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
     proposals = workspace.read("metrics/detail/score.json").get("proposals")
     return {**found, "run": {**provenance(shown), **({"rows": rows} if rows else {}),
                              **({"proposals": proposals} if proposals else {})}}
+
+
+def _maps(workspace: Workspace) -> dict[str, Tree]:
+    """The label maps that a method keeps on its way, as far as `score` compared their things with the truth."""
+    maps = workspace.read("metrics/detail/score.json").get("train", {}).get("maps", {})
+    return {name: figures for name, figures in maps.items() if "things" in figures}
 
 
 def _figures(workspace: Workspace, group: str) -> dict[str, float]:

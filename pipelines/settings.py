@@ -11,6 +11,7 @@ from pipelines.baseline.settings import BaselineSettings
 from pipelines.bestie.settings import BestieSettings
 from pipelines.exits.settings import ExitsSettings
 from pipelines.irnet.settings import IRNetSettings
+from pipelines.panoptic.settings import PanopticSettings
 from pipelines.wise.settings import WiseSettings
 from stages.detector.settings import DetectorSettings
 from stages.evaluation.settings import EvaluateSettings, ReportSettings, ScoreSettings
@@ -23,13 +24,13 @@ from stages.runtime.settings import RuntimeSettings, nearest, read_yaml, validat
 # A method's name is its folder's name; those without settings of their own have no section.
 METHODS: dict[str, Any] = {
     "baseline": BaselineSettings, "bestie": BestieSettings, "exits": ExitsSettings, "irnet": IRNetSettings,
-    "masks": None, "wise": WiseSettings,
+    "masks": None, "panoptic": PanopticSettings, "wise": WiseSettings,
 }
 
 # What each method learns from; any of a group will do, the first is what it is made for.
 SUPERVISION: dict[str, list[tuple[str, ...]]] = {
     "baseline": [("extreme_points", "boxes")], "bestie": [("tags",)], "exits": [("extreme_points", "boxes")],
-    "irnet": [("tags",)], "masks": [], "wise": [("points", "tags")],
+    "irnet": [("tags",)], "masks": [], "panoptic": [("boxes",), ("tags",)], "wise": [("points", "tags")],
 }
 
 # Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
@@ -97,11 +98,14 @@ def wants_proposals(method: str, root: Path = Path()) -> bool:
 
 
 def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """``params`` for another method: with the labels that it is made for, unless those that are there will do."""
+    """``params`` for another method: with the labels that it is made for, unless those that are there will do. A mix of
+    weak and full labels stays one."""
     given = params["annotations"]["kinds"]
     kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
     if method == "bestie" and params["bestie"].get("cues", {}).get("source") == "points":
         kinds.append("points")
     if method == "wise":
         kinds = ["tags"] if params["wise"].get("cues", {}).get("source") == "peaks" else ["points"]
+    if kinds and "masks" in given and params["annotations"].get("masked_images", 1) != 1:
+        kinds.append("masks")
     return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}

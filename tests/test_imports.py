@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # What every start-up reads; torch, OpenCV and SciPy would cost seconds.
 START = ["pipelines.check", "pipelines.settings", "pipelines.exits.costs", "pipelines.irnet.costs",
-         "pipelines.wise.costs",
+         "pipelines.panoptic.costs", "pipelines.wise.costs",
          "stages.detector.engines", "stages.detector.settings", "stages.evaluation.settings", "stages.cues.settings",
          "stages.prepare.kinds", "stages.prepare.settings", "stages.propagation.settings", "stages.proposals.costs",
          "stages.proposals.settings", "stages.runtime.errors",

@@ -2,7 +2,8 @@
 
 Reads data/annotations and data/dataset/images; writes data/baseline/pseudo_labels.json, pseudo_labels_val.json and
 figures.json. ``weak_id`` is the id of the object's weak annotation. ``box_filled`` is the share of a training
-object's box that its mask fills, the mean over objects [%].
+object's box that its mask fills, the mean over objects [%]. Training images that are labelled in full have their given
+masks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pipelines.baseline.settings import BaselineSettings
 from stages.cues.objects import read_images
 from stages.labels.coco import image_entries, write_instances
 from stages.labels.figures import write_figures
+from stages.labels.given import with_given_masks
 from stages.runtime import layout
+from stages.runtime.files import read_json
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
@@ -38,8 +41,10 @@ def main(params: Path) -> None:
             images, categories = read_images(layout.WEAK[split])
             found = parallel_map(partial(image_labels, settings=chosen), images, settings.runtime,
                                  f"labels of {split}")
-            write_instances(work.path(path.name), image_entries(image.entry for image in images), categories,
-                            [row for rows in found for row in rows])
+            made = [row for rows in found for row in rows]
+            if split == "train":
+                made = with_given_masks(made, read_json(layout.WEAK[split]))
+            write_instances(work.path(path.name), image_entries(image.entry for image in images), categories, made)
             if split == "train":
                 filled = [share for image, rows in zip(images, found, strict=True)
                           for share in shares_of_boxes(image, rows)]

@@ -14,11 +14,11 @@ from pathlib import Path
 from pipelines.bestie.infer_cues import CUES
 from pipelines.bestie.infer_semantic import SEMANTIC
 from pipelines.bestie.settings import BestieSettings
-from pipelines.bestie.skipping import hand_on
 from pipelines.bestie.train_refiner import REFINER
 from stages.runtime import distributed, layout
 from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
+from stages.runtime.skipping import hand_on
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 

@@ -5,6 +5,7 @@ data/bestie/cues (points) and data/bestie/semantic (where `bestie.synthesis.sour
 writes data/bestie/pseudo_labels.json and data/bestie/pseudo_labels_val.json (COCO instances) and
 data/bestie/figures.json, the method's own numbers: `instances_per_image` and `val_instances_per_image`. The labels that
 the training kept at some moments go beside them, to data/bestie/moments.json, where `score` counts the right ones.
+Training images that are labelled in full have their given masks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipelines.bestie.retrain import RETRAINED
 from pipelines.bestie.settings import BestieSettings
 from stages.labels.coco import image_entries, write_instances
 from stages.labels.figures import figures_path, write_figures
+from stages.labels.given import with_given_masks
 from stages.runtime import layout
 from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
@@ -42,6 +44,8 @@ def main(params: Path) -> None:
             annotations = [{"image_id": image["id"], **annotation} for image in content["images"]
                            for annotation in read_json(results / split / f"{layout.image_key(image)}.json")
                            if annotation["score"] >= chosen.synthesis.threshold]
+            if split == "train":
+                annotations = with_given_masks(annotations, content)
             write_instances(results.parent / names[split], image_entries(content["images"]), content["categories"],
                             annotations)
             figures[f"{'' if split == 'train' else 'val_'}instances_per_image"] = round(

@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.bestie.settings import BestieSettings
-from pipelines.bestie.skipping import skip
 from stages.runtime import layout
 from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
+from stages.runtime.skipping import skip
 from stages.runtime.stage import run_stage
 
 CLASSIFIER = layout.method_models("bestie") / "classifier"

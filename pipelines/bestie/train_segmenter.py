@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.bestie.settings import BestieSettings
-from pipelines.bestie.skipping import skip
 from stages.labels.coco import category_indices
 from stages.runtime import layout
 from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
+from stages.runtime.skipping import skip
 from stages.runtime.stage import run_stage
 
 SEGMENTER = layout.method_models("bestie") / "segmenter"

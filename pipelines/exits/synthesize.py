@@ -4,6 +4,7 @@ Reads data/exits/probabilities, data/exits/points and data/annotations; writes d
 same generator, which never saw them, data/exits/pseudo_labels_val.json, and data/exits/figures.json. ``weak_id`` is the
 id of the object's weak annotation. The figures, of the training images and in percent: ``pseudo_foreground`` and
 ``pseudo_background``, the points inside boxes that were retrieved as either, and ``certainty``, the mean score.
+Training images that are labelled in full have their given masks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipelines.exits.settings import ExitsSettings
 from stages.cues.objects import read_images
 from stages.labels.coco import image_entries, write_instances
 from stages.labels.figures import write_figures
+from stages.labels.given import with_given_masks
 from stages.runtime import layout
 from stages.runtime.files import read_json
 from stages.runtime.parallel import parallel_map
@@ -40,9 +42,10 @@ def main(params: Path) -> None:
             found = parallel_map(partial(image_labels, folder=PROBABILITIES / split, settings=chosen), images,
                                  settings.runtime, f"labels of {split}")
             rows = [row for part in found for row in part]
-            write_instances(work.path(path.name), image_entries(image.entry for image in images), categories, rows)
             if split == "train":
                 scores = [row["score"] for row in rows]
+                rows = with_given_masks(rows, read_json(layout.WEAK[split]))
+            write_instances(work.path(path.name), image_entries(image.entry for image in images), categories, rows)
         work.publish({path.name: path for path in LABELS.values()})
         write_figures(FIGURES, label_figures(read_json(SUMMARY)["train"], scores), measured=[POINTS, LABELS["val"]])
 

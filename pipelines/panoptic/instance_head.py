@@ -124,8 +124,8 @@ class InstanceHead(nn.Module):
         super().__init__()
         if not min(box_weight, global_weight) > 0:
             raise ValueError(f"the unary weights must be positive, got {box_weight} and {global_weight}")
-        self.log_unary_weights = nn.Parameter(torch.tensor([box_weight, global_weight]).log())
-        self.pairwise_weights = nn.Parameter(torch.tensor([gaussian_weight, bilateral_weight]))
+        self.log_unary_weights = nn.Parameter(torch.tensor([float(box_weight), float(global_weight)]).log())
+        self.pairwise_weights = nn.Parameter(torch.tensor([float(gaussian_weight), float(bilateral_weight)]))
         self.gaussian_xy, self.bilateral_xy, self.bilateral_rgb = gaussian_xy, bilateral_xy, bilateral_rgb
         self.steps = steps
         self.normalisation: Normalisation = normalisation
@@ -149,7 +149,7 @@ class InstanceHead(nn.Module):
         kernels = image_kernels(image.to(log_q.dtype), gaussian_xy=self.gaussian_xy, bilateral_xy=self.bilateral_xy,
                                 bilateral_rgb=self.bilateral_rgb, normalisation=self.normalisation)
         unaries = instance_unaries(log_q, detections, *self.log_unary_weights.exp())
-        return label_mean_field(unaries, kernels, list(self.pairwise_weights), self.steps)
+        return label_mean_field(unaries, kernels, self.pairwise_weights, self.steps)
 
     def scalars(self) -> dict[str, float]:
         """The four learned numbers, to be logged."""

@@ -6,7 +6,8 @@ wise.synthesis.val_points says) and data/wise/pseudo_labels_val_points.json (val
 carry the ``point`` [x, y] that they started from; and data/wise/figures.json: who made the proposals, ``count_error``,
 the mean absolute difference of L-Net's and the given number of objects per image of val, and of train ``replaced``, the
 share of labels that are proposals [%], ``no_proposal``, the points that no proposal of enough objectness contains, and
-``no_points``, the images without a point.
+``no_points``, the images without a point. Training
+images that are labelled in full have their given masks in the end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipelines.wise.masks import count_error, image_labels, label_details
 from pipelines.wise.settings import WiseSettings
 from stages.labels.coco import Entry, image_entries, write_instances
 from stages.labels.figures import write_figures
+from stages.labels.given import with_given_masks
 from stages.proposals.propose import PROPOSALS
 from stages.proposals.provider import used_proposals
 from stages.runtime import layout
@@ -56,7 +58,8 @@ def main(params: Path) -> None:
                                          proposals=PROPOSALS, source=source, settings=chosen),
                                  images, settings.runtime, path.stem)
             rows[path] = [row for part in found for row in part]
-            write_instances(work.path(path.name), image_entries(images), weak[split]["categories"], rows[path])
+            given = with_given_masks(rows[path], weak[split]) if split == "train" else rows[path]
+            write_instances(work.path(path.name), image_entries(images), weak[split]["categories"], given)
         work.publish({path.name: path for path in labels})
     val = weak["val"]["images"]
     write_figures(FIGURES, {"count_error": round(lnet_count_error(val), 3)}, measured=[*labels][1:],

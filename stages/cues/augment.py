@@ -33,12 +33,29 @@ class Map:
     outside: float = 0
 
 
+class Geometry(NamedTuple):
+    """Where a view shows what: the image is scaled, then mirrored, then shifted [px]."""
+
+    scale_xy: tuple[float, float]
+    width: int  # of the scaled image
+    flip: bool
+    shift_xy: tuple[int, int]
+
+    def boxes(self, xyxy: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) on pixel edges of the image as float64 boxes of the view; they may lie outside it."""
+        moved = np.asarray(xyxy, np.float64) * np.tile(self.scale_xy, 2)
+        if self.flip:
+            moved[:, [0, 2]] = self.width - moved[:, [2, 0]]
+        return moved + np.tile(self.shift_xy, 2)
+
+
 class View(NamedTuple):
     """A view: image (crop, crop, 3) uint8, its maps (..., crop, crop), where it shows the image (crop, crop) bool."""
 
     image: np.ndarray
     maps: dict[str, np.ndarray]
     inside: np.ndarray
+    geometry: Geometry
 
 
 def random_view(image: np.ndarray, maps: Mapping[str, Map], generator: np.random.Generator,
@@ -96,7 +113,8 @@ def random_view(image: np.ndarray, maps: Mapping[str, Map], generator: np.random
         if flip:
             moved = _mirrored(moved, item.kind)
         cut[name][..., target[0], target[1]] = moved[..., source[0], source[1]]
-    return View(view, cut, inside)
+    shift = (target[1].start - source[1].start, target[0].start - source[0].start)
+    return View(view, cut, inside, Geometry((size[0] / width, size[1] / height), size[0], flip, shift))
 
 
 def _resized(item: Map, size: tuple[int, int]) -> np.ndarray:

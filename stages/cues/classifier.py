@@ -121,9 +121,23 @@ def grad_cam(model: Classifier, image: Tensor, layer: str, classes: Sequence[int
     with torch.inference_mode(False), torch.enable_grad():
         # What was made in inference mode cannot take part in a backward pass; a copy can.
         features, logits = model.open_at(layer, image[None].clone())
-        maps = []
-        for index in classes:
-            gradient, = torch.autograd.grad(logits[0, index], features, retain_graph=True)
-            weights = gradient[0].mean(dim=(1, 2), keepdim=True)
-            maps.append(functional.relu((weights * features[0]).sum(0)).detach())
+        return grad_cam_maps(features, logits, classes)
+
+
+def grad_cam_maps(features: Tensor, logits: Tensor, classes: Sequence[int]) -> Tensor:
+    """Grad-CAM of one image from what a network made of it.
+
+    Args:
+        features: (1, C, h, w) of a layer, with a gradient.
+        logits: (1, all classes), made from them.
+        classes: indices of the classes.
+
+    Returns:
+        (len(classes), h, w), not negative, not normalised.
+    """
+    maps = []
+    for index in classes:
+        gradient, = torch.autograd.grad(logits[0, index], features, retain_graph=True)
+        weights = gradient[0].mean(dim=(1, 2), keepdim=True)
+        maps.append(functional.relu((weights * features[0]).sum(0)).detach())
     return torch.stack(maps) if maps else features.new_zeros((0, *features.shape[-2:])).detach()

@@ -10,7 +10,7 @@ import numpy as np
 from stages.cues.crops import crop_window, paste, points_in_window
 
 
-def box_mask(box_xyxy: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+def box_mask(box_xyxy: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) bool: the pixels whose centre lies inside the box; at least the one under its middle."""
     mask = np.zeros(size, bool)
     sides = []
@@ -39,9 +39,17 @@ def ellipse_mask(extreme_points: Sequence[Sequence[float]], size: tuple[int, int
     return ((columns - centre_x) / across) ** 2 + ((rows - centre_y) / along) ** 2 <= 1
 
 
-def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int = 5,
+def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float] | np.ndarray, iterations: int = 5,
                  foreground_xy: Sequence[Sequence[float]] = (), radius: float = 0.0, margin: float = 0.5,
                  longest: int = 192, least: float = 0.15) -> np.ndarray:
+    """``grabcut``, and the box itself where that gives nothing: (H, W) bool."""
+    found = grabcut(image, box_xyxy, iterations, foreground_xy, radius, margin, longest, least)
+    return box_mask(box_xyxy, image.shape[:2]) if found is None else found
+
+
+def grabcut(image: np.ndarray, box_xyxy: Sequence[float] | np.ndarray, iterations: int = 5,
+            foreground_xy: Sequence[Sequence[float]] = (), radius: float = 0.0, margin: float = 0.5,
+            longest: int = 192, least: float = 0.15) -> np.ndarray | None:
     """GrabCut from a box: background outside it for certain, foreground inside as the colours and edges have it.
 
     Args:
@@ -55,14 +63,15 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
         least: GrabCut may lose the object altogether; a smaller share of the box than this counts as lost.
 
     Returns:
-        (H, W) bool; the box itself where GrabCut loses the object, or has no background to learn from.
+        (H, W) bool; none where GrabCut loses the object, or has no background to learn from: a box of a few pixels, or
+        of the whole image.
     """
     size = image.shape[:2]
     box = box_mask(box_xyxy, size)
     x0, y0, x1, y1 = crop_window(box_xyxy, size, (margin,) * 4)
     inside = box[y0:y1, x0:x1]
     if inside.all() or inside.sum() < 4:
-        return box
+        return None
     scale = min(1.0, longest / max(x1 - x0, y1 - y0))
     small = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     part = cv2.resize(image[y0:y1, x0:x1], small, interpolation=cv2.INTER_AREA)
@@ -73,11 +82,11 @@ def grabcut_mask(image: np.ndarray, box_xyxy: Sequence[float], iterations: int =
         cv2.circle(labels, centre, max(0, round(radius * scale)), cv2.GC_FGD, -1)
     labels[~inside] = cv2.GC_BGD
     if not (labels != cv2.GC_BGD).any() or not (labels == cv2.GC_BGD).any():
-        return box
+        return None
     cv2.setRNGSeed(0)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(part[:, :, ::-1].copy(), labels, (0, 0, 0, 0), background, foreground, iterations,
                 cv2.GC_INIT_WITH_MASK)
     found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
     mask = (paste(found, (x0, y0, x1, y1), size) >= 0.5) & box
-    return mask if mask.sum() >= max(1, least * box.sum()) else box
+    return mask if mask.sum() >= max(1, least * box.sum()) else None

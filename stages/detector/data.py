@@ -17,12 +17,12 @@ from stages.runtime.errors import UserError
 
 class Detection(TypedDict):
     """One object that a detector found: ``label`` is a position in its categories, ``box_xyxy`` (4,) counts from pixel
-    edges, ``mask`` is H x W, bool."""
+    edges, ``mask`` is H x W, bool, or None where the detector was trained on boxes alone."""
 
     label: int
     score: float
     box_xyxy: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Labels:
 
     Attributes:
         images: COCO images, sorted by id.
-        instances: image id -> ``category_id`` and ``segmentation`` of each thing that is no crowd.
+        instances: image id -> ``category_id`` and ``segmentation``, or ``bbox``, of each thing that is no crowd.
         crowds: image id -> RLEs of regions that are neither object nor background.
         categories: the things, ``{"id", "name"}``, by position: position + 1 is torchvision's label.
         folder: where the ``file_name``s lie.
+        masks: whether the instances have masks; with boxes alone the network has no mask head.
     """
 
     images: list[Entry]
@@ -42,6 +43,7 @@ class Labels:
     crowds: Mapping[int, list[rle.RLE]]
     categories: list[Entry]
     folder: Path
+    masks: bool = True
 
     @property
     def position(self) -> dict[int, int]:
@@ -61,28 +63,64 @@ def read_labels(path: Path, folder: Path, train: DetectorTrainSettings) -> Label
     Raises:
         UserError: not COCO JSON, or not one instance of a thing in it.
     """
+    return _labels(path, folder, train, masks=True)
+
+
+def read_boxes(path: Path, folder: Path, train: DetectorTrainSettings) -> Labels:
+    """Read the boxes of weak annotations, for a detector without masks (panoptic section 3.5: the detector sees boxes
+    only). A crowd's box is the region of the crowd; an object of an image that is labelled in full and has no box has
+    that of its mask.
+
+    Raises:
+        UserError: not COCO JSON, an object without a box, or not one object in it.
+    """
+    return _labels(path, folder, train, masks=False)
+
+
+def _labels(path: Path, folder: Path, train: DetectorTrainSettings, masks: bool) -> Labels:
     content = coco.read_coco(path)
     things = sorted((item for item in content["categories"] if coco.is_thing(item)), key=lambda item: item["id"])
     known = {item["id"] for item in things}
+    images = coco.images_by_id(content)
+    # Only what training needs: on COCO every loader process holds its own copy of this.
+    key = "segmentation" if masks else "bbox"
     instances: dict[int, list[Entry]] = {}
     crowds: dict[int, list[rle.RLE]] = {}
     for image_id, group in coco.annotations_by_image(content).items():
         wanted = [item for item in group if item["category_id"] in known]
-        # Only what training needs: on COCO every loader process holds its own copy of this.
-        instances[image_id] = [{key: item[key] for key in ("category_id", "segmentation")}
-                               for item in wanted if not item.get("iscrowd")]
-        crowds[image_id] = [item["segmentation"] for item in wanted if item.get("iscrowd")] * train.ignore_crowds
+        instances[image_id] = [
+            {"category_id": item["category_id"], key: item[key] if masks else _box(item, path)}
+            for item in wanted if not item.get("iscrowd")]
+        crowds[image_id] = [item["segmentation"] if masks else _filled(_box(item, path), images[image_id])
+                            for item in wanted if item.get("iscrowd")] * train.ignore_crowds
     if not any(instances.values()):
         raise UserError(f"{path}: no instance of any thing class in {len(instances)} images, so there is nothing to "
                         f"train a detector on; look at the labels (score, report) and the method's thresholds")
     kept = [image for image in sorted(content["images"], key=lambda image: image["id"])
             if instances[image["id"]] or (train.keep_empty and not crowds[image["id"]])]
     categories = [{"id": item["id"], "name": item["name"]} for item in things]
-    return Labels(kept, instances, crowds, categories, folder)
+    return Labels(kept, instances, crowds, categories, folder, masks)
+
+
+def _box(item: Entry, path: Path) -> list[float]:
+    """The box [x, y, width, height] of an annotation."""
+    if "bbox" in item:
+        return item["bbox"]
+    if "segmentation" in item:
+        return [float(value) for value in rle.bbox(item["segmentation"])]
+    raise UserError(f"{path}: image {item['image_id']}, annotation {item['id']}: no bbox; a detector of boxes needs "
+                    f"one for every object (annotations.kinds: [boxes])")
+
+
+def _filled(box_xywh: Sequence[float], image: Entry) -> rle.RLE:
+    """The pixels of a box."""
+    x, y, w, h = box_xywh
+    return rle.from_segmentation([[x, y, x + w, y, x + w, y + h, x, y + h]], image["height"], image["width"])
 
 
 def coco_results(image_id: int, detections: Sequence[Detection], categories: Sequence[Entry]) -> list[Entry]:
-    """Detections of one image as COCO results with the input's category ids, best first.
+    """Detections of one image as COCO results with the input's category ids, best first; without masks they have no
+    ``segmentation``.
 
     Args:
         image_id: id of the image.
@@ -91,13 +129,14 @@ def coco_results(image_id: int, detections: Sequence[Detection], categories: Seq
     """
     results = []
     for item in detections:
-        if not item["mask"].any():
+        mask = item["mask"]
+        if mask is not None and not mask.any():
             continue
         left, top, right, bottom = (float(value) for value in item["box_xyxy"])
         results.append({
             "image_id": image_id,
             "category_id": categories[int(item["label"])]["id"],
-            "segmentation": rle.encode(item["mask"]),
+            **({} if mask is None else {"segmentation": rle.encode(mask)}),
             "bbox": [round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)],
             "score": round(float(item["score"]), 5),
         })

@@ -1,4 +1,4 @@
-"""Mask R-CNN by Detectron2: configurations of its model zoo, its trainer, its multi-GPU launcher.
+"""Mask R-CNN, or Faster R-CNN, by Detectron2: configurations of its model zoo, its trainer, its multi-GPU launcher.
 
 The training data come from the same code as for the torchvision engine and reach Detectron2 as bitmasks, so nothing
 is registered in its global catalogues.
@@ -71,7 +71,8 @@ def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runtim
                         f"{torch.cuda.device_count()} GPUs")
     if device != "cuda" and runtime.precision != "32-true":
         raise UserError(f"runtime.precision: Detectron2 trains with {runtime.precision} on CUDA only; use 32-true")
-    config(settings, len(labels.categories), device)  # mistakes in it appear before any process starts
+    # Mistakes in it appear before any process starts.
+    config(settings, len(labels.categories), device, labels.masks)
     if processes > 1:  # what the started processes find out before a line of this project runs in them
         os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore:pkg_resources is deprecated:UserWarning")
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
@@ -84,8 +85,8 @@ def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runtim
         raise
 
 
-def config(settings: DetectorSettings, classes: int, device: str) -> CfgNode:
-    """Detectron2's configuration for these settings.
+def config(settings: DetectorSettings, classes: int, device: str, masks: bool = True) -> CfgNode:
+    """Detectron2's configuration for these settings, with or without a mask head.
 
     Raises:
         UserError: the model zoo has no such configuration, or an override does not fit it.
@@ -99,7 +100,7 @@ def config(settings: DetectorSettings, classes: int, device: str) -> CfgNode:
     except RuntimeError as error:
         raise UserError(f"detector.detectron2.config: {error}") from None
     cfg.MODEL.DEVICE = device
-    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.MASK_ON = masks
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = predict.score_threshold
     cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = predict.nms_threshold
@@ -127,7 +128,7 @@ def config(settings: DetectorSettings, classes: int, device: str) -> CfgNode:
 def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
     """One training process."""
     _quiet()
-    cfg = config(settings, len(labels.categories), devices.resolve(runtime.device).type)
+    cfg = config(settings, len(labels.categories), devices.resolve(runtime.device).type, labels.masks)
     torch.manual_seed(seeds.entropy(seed, "detector weights"))
     model = build_model(cfg)
     if settings.train.ignore_crowds:
@@ -202,10 +203,10 @@ def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runt
 
 
 def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,
-         runtime: RuntimeSettings) -> Predictor:
+         runtime: RuntimeSettings, masks: bool = True) -> Predictor:
     """The trained network, ready to predict."""
     _quiet()
-    cfg = config(settings.model_copy(update={"predict": predict}), classes, devices.resolve(runtime.device).type)
+    cfg = config(settings.model_copy(update={"predict": predict}), classes, devices.resolve(runtime.device).type, masks)
     model = build_model(cfg).eval()
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
     return Predictor(model, cfg.INPUT.FORMAT == "BGR", predict)
@@ -225,9 +226,10 @@ class Predictor:
         image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float()
         raw = self.model.inference([{"image": image, "height": height, "width": width}], do_postprocess=False)[0]
         found = detector_postprocess(raw, height, width, self.predict.mask_threshold).to("cpu")
+        masks = found.pred_masks.numpy() if found.has("pred_masks") else [None] * len(found)
         return [{"label": int(label), "score": float(score), "box_xyxy": box, "mask": mask}
                 for label, score, box, mask in zip(found.pred_classes, found.scores, found.pred_boxes.tensor.numpy(),
-                                                   found.pred_masks.numpy(), strict=True)]
+                                                   masks, strict=True)]
 
 
 def coco_evaluator_ap(truth: Path, results: Sequence[Entry]) -> dict[str, float]:

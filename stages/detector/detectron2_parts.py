@@ -30,7 +30,7 @@ Sample = dict[str, Any]
 
 
 def to_detectron2(image: Tensor, target: dict[str, Tensor], bgr: bool) -> Sample:
-    """A training sample in Detectron2's form: 0..255, its channel order, masks as bitmasks, classes from 0.
+    """A training sample in Detectron2's form: 0..255, its channel order, masks (if any) as bitmasks, classes from 0.
 
     Args:
         image: 3 x H x W, RGB, 0..1.
@@ -41,7 +41,8 @@ def to_detectron2(image: Tensor, target: dict[str, Tensor], bgr: bool) -> Sample
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(target["boxes"])
     instances.gt_classes = target["labels"] - 1
-    instances.gt_masks = BitMasks(target["masks"].bool())
+    if "masks" in target:
+        instances.gt_masks = BitMasks(target["masks"].bool())
     sample = {"image": (image.flip(0) if bgr else image) * 255.0, "height": height, "width": width,
               "instances": instances}
     return sample | ({"crowd": target["crowd"]} if "crowd" in target else {})

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -41,11 +44,14 @@ class Engine(Protocol):
 
     def train(self, labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings,
               folder: Path) -> None:
-        """Train in ``folder`` (going on from its checkpoint) and leave ``model.pth`` and ``curves/`` there."""
+        """Train in ``folder`` (going on from its checkpoint) and leave ``model.pth`` and ``curves/`` there.
+
+        Where the labels are boxes alone, the network has no mask head.
+        """
 
     def load(self, weights: Path, settings: DetectorSettings, classes: int,
-             predict: DetectorPredictSettings, runtime: RuntimeSettings) -> Predictor:
-        """The trained network, ready to predict."""
+             predict: DetectorPredictSettings, runtime: RuntimeSettings, masks: bool = True) -> Predictor:
+        """The trained network, ready to predict; ``masks`` as the labels had them that it was trained on."""
 
 
 def available_engines() -> dict[str, str]:
@@ -73,13 +79,30 @@ def engine(name: str) -> Engine:
                         f"build it again for this torch: {INSTALL_DETECTRON2}") from None
 
 
-def check(settings: DetectorSettings) -> None:
+def check(settings: DetectorSettings, section: str = "detector") -> None:
     """Make sure, before anything runs, that the chosen engine is there and can make the network.
+
+    Args:
+        settings: of the detector.
+        section: where they stand in params.yaml.
 
     Raises:
         UserError: the engine is missing, or the backbone, its levels, its weights file or the configuration do not fit.
     """
-    engine(settings.engine).check(settings)
+    with named(section):
+        engine(settings.engine).check(settings)
+
+
+@contextmanager
+def named(section: str) -> Iterator[None]:
+    """Let errors name the settings of a detector by their place in params.yaml: a method may have a detector of its
+    own, whose settings stand in another section than ``detector``."""
+    try:
+        yield
+    except UserError as error:
+        if section == "detector":
+            raise
+        raise UserError(re.sub(r"(?<![\w.])detector\.(?=\w)", f"{section}.", str(error))) from None
 
 
 def estimate(settings: DetectorSettings, device: str, processes: int = 1) -> dict[str, float]:

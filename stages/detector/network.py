@@ -1,4 +1,4 @@
-"""Mask R-CNN out of torchvision's parts, on any timm backbone, with widths by settings."""
+"""Mask R-CNN, or Faster R-CNN, out of torchvision's parts, on any timm backbone, with widths by settings."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Results = dict[str, Tensor] | list[dict[str, Tensor]]
 
 
 def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, classes: int,
-          pretrained: bool = True) -> MaskRCNN:
-    """A Mask R-CNN for ``classes`` things (background not counted).
+          pretrained: bool = True, masks: bool = True) -> MaskRCNN:
+    """A Mask R-CNN for ``classes`` things (background not counted); without ``masks`` a Faster R-CNN.
 
     In training it takes images (3 x H x W, 0..1) and ``Targets`` with ``boxes`` (N x 4, xyxy), ``labels``
     (1..classes), ``masks`` (N x H x W, uint8) and optionally ``crowd`` (H x W, bool), all at the network's resolution,
     and gives the losses. In evaluation it takes images of any size and gives boxes, labels, scores and masks at
-    that size.
+    that size. Without ``masks`` there are none on either side.
 
     Raises:
         UserError: the backbone does not exist, lacks a level, or its weights do not fit.
@@ -53,6 +53,11 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         pre_nms_top_n={"training": 2 * settings.proposals, "testing": settings.proposals},
         post_nms_top_n={"training": settings.proposals, "testing": settings.proposals}, nms_thresh=0.7)
 
+    mask_head = {} if not masks else {
+        "mask_roi_pool": AlignedPool(settings.levels, 14, settings.roi_canonical_size),
+        "mask_head": MaskRCNNHeads(channels, settings.mask_head_channels, 1, _head_norm(settings)),
+        "mask_predictor": MaskRCNNPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1],
+                                            classes + 1)}
     heads = CrowdRoIHeads(
         box_roi_pool=AlignedPool(settings.levels, 7, settings.roi_canonical_size),
         box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
@@ -60,10 +65,7 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=settings.roi_samples,
         positive_fraction=settings.roi_positives, bbox_reg_weights=None,
         score_thresh=predict.score_threshold, nms_thresh=predict.nms_threshold,
-        detections_per_img=predict.detections_per_image,
-        mask_roi_pool=AlignedPool(settings.levels, 14, settings.roi_canonical_size),
-        mask_head=MaskRCNNHeads(channels, settings.mask_head_channels, 1, _head_norm(settings)),
-        mask_predictor=MaskRCNNPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1], classes + 1))
+        detections_per_img=predict.detections_per_image, **mask_head)
     transform = ResizeWhenPredicting(predict.min_side, predict.max_side, list(backbone.mean), list(backbone.std),
                                      size_divisible=max(settings.levels))
     return MaskRCNN(backbone, rpn, heads, transform)
@@ -254,6 +256,8 @@ class ResizeWhenPredicting(GeneralizedRCNNTransform):
             return result
         for found, (high, wide), (height, width) in zip(result, image_shapes, original_image_sizes, strict=True):
             found["boxes"] = found["boxes"] * found["boxes"].new_tensor([width / wide, height / high] * 2)
+            if "masks" not in found:
+                continue
             found["masks"] = paste_masks(found["masks"], found["boxes"], height, width)
         return result
 
@@ -283,7 +287,7 @@ class CrowdRoIHeads(RoIHeads):
 
     def forward(self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]],
                 targets: list[dict[str, Tensor]] | None = None) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        if targets is not None:
+        if targets is not None and self.has_mask():
             targets = [{**target, "masks": at_corners(target["masks"])} for target in targets]
         return super().forward(features, proposals, image_shapes, targets)
 

@@ -74,7 +74,8 @@ class TrainingSamples:
         return min(int(np.searchsorted(self._ends, (index + 0.5) / len(self), side="right")), len(self.labels) - 1)
 
     def sample(self, index: int, generator: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image (3 x H x W, 0..1) and target: boxes (N x 4, xyxy pixel edges), labels (from 1), masks, crowd."""
+        """Image (3 x H x W, 0..1) and target: boxes (N x 4, xyxy pixel edges), labels (from 1), masks where the labels
+        have them, crowd where there is one."""
         image = self.labels.images[self.place(index)]
         pixels_hw3 = read_rgb(self.labels.folder / image["file_name"])
         height, width = pixels_hw3.shape[:2]
@@ -99,20 +100,23 @@ class TrainingSamples:
         boxes, labels, masks = [], [], []
         position = self.labels.position
         for item in self.labels.instances[image["id"]]:
-            mask = place(rle.decode(item["segmentation"]).astype(np.uint8) * 255) > 127
-            if not mask.any():
-                continue
-            left, top, w, h = rle.bbox(item["segmentation"])
+            if self.labels.masks:
+                mask = place(rle.decode(item["segmentation"]).astype(np.uint8) * 255) > 127
+                if not mask.any():
+                    continue
+                masks.append(mask)
+            left, top, w, h = rle.bbox(item["segmentation"]) if self.labels.masks else item["bbox"]
             box = [left * scale_xy[0], top * scale_xy[1], (left + w) * scale_xy[0], (top + h) * scale_xy[1]]
             if mirror is not None:
                 box = [mirror - box[2], box[1], mirror - box[0], box[3]]
             boxes.append(box)
             labels.append(position[item["category_id"]] + 1)
-            masks.append(mask)
+        target = {"boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+                  "labels": torch.tensor(labels, dtype=torch.int64)}
+        if not self.labels.masks:
+            return target
         stacked = np.stack(masks) if masks else np.zeros((0, *shape), bool)
-        return {"boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                "labels": torch.tensor(labels, dtype=torch.int64),
-                "masks": torch.from_numpy(stacked.astype(np.uint8))}
+        return {**target, "masks": torch.from_numpy(stacked.astype(np.uint8))}
 
     def _jitter(self, pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Brightness and contrast factors from 1 +- colour_jitter; the draws are made whatever the setting."""

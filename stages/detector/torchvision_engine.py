@@ -1,4 +1,5 @@
-"""Mask R-CNN by torchvision: installs from PyPI alone, any timm backbone, small enough for two CPU cores."""
+"""Mask R-CNN, or Faster R-CNN, by torchvision: installs from PyPI alone, any timm backbone, small enough for two cores.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def check(settings: DetectorSettings) -> None:
 def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
     """Train in ``folder``, going on from its checkpoint, and leave ``model.pth`` and ``curves/`` there."""
     torch.manual_seed(seeds.entropy(seed, "detector weights"))
-    model = network.build(settings.torchvision, settings.predict, len(labels.categories))
+    model = network.build(settings.torchvision, settings.predict, len(labels.categories), masks=labels.masks)
     schedule = settings.train
     training.fit(
         model, _losses, TrainingSamples(labels, schedule), _optimizer(model, settings),
@@ -77,9 +78,9 @@ def _optimizer(model: nn.Module, settings: DetectorSettings) -> torch.optim.Opti
 
 
 def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,
-         runtime: RuntimeSettings) -> Predictor:
+         runtime: RuntimeSettings, masks: bool = True) -> Predictor:
     """The trained network, ready to predict."""
-    model = network.build(settings.torchvision, predict, classes, pretrained=False)
+    model = network.build(settings.torchvision, predict, classes, pretrained=False, masks=masks)
     load_weights(weights, model)
     return Predictor(model, devices.resolve(runtime.device), predict.mask_threshold)
 
@@ -95,7 +96,8 @@ class Predictor:
     def __call__(self, image_hw3: np.ndarray) -> list[Detection]:
         image = torch.from_numpy(np.ascontiguousarray(image_hw3)).permute(2, 0, 1).float().div(255)
         found = self.model([image.to(self.device)])[0]
-        masks = (found["masks"][:, 0] > self.mask_threshold).cpu().numpy()  # (N, H, W)
+        masks = [None] * len(found["labels"]) if "masks" not in found else (
+            found["masks"][:, 0] > self.mask_threshold).cpu().numpy()  # (N, H, W)
         return [{"label": int(label) - 1, "score": float(score), "box_xyxy": box, "mask": mask}
                 for label, score, box, mask in zip(found["labels"].cpu(), found["scores"].cpu(),
                                                    found["boxes"].cpu().numpy(), masks, strict=True)]

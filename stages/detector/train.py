@@ -7,38 +7,23 @@ checkpoint. Several processes (runtime.processes) train together.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from stages.detector.data import read_labels
-from stages.detector.engines import engine
+from stages.detector.learning import training_stage
 from stages.detector.settings import DetectorSettings
-from stages.runtime import distributed, layout
-from stages.runtime.files import write_json
+from stages.runtime import layout
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
-from stages.runtime.work import Work
 
 
 def main(params: Path) -> None:
+    """Read the labels and train."""
     settings = load_settings(params, method=str, seed=int, runtime=RuntimeSettings, detector=DetectorSettings)
-    detector: DetectorSettings = settings.detector
-    chosen = engine(detector.engine)
-    labels_path = layout.pseudo_labels(settings.method)
-    labels = read_labels(labels_path, layout.IMAGES, detector.train)
-    if detector.engine == "torchvision":  # Detectron2 starts its own processes
-        distributed.launch(__file__, params, settings.runtime.processes)
-    inputs = [labels_path, layout.IMAGES, *detector.weights_files()]
-    with Work(__file__, inputs, [settings.seed, settings.runtime.precision, detector.network()]) as work:
-        chosen.train(labels, detector, settings.seed, settings.runtime, work.folder)
-        if distributed.rank() == 0:
-            # Copies: a run that is killed between here and the end finds its checkpoint's curves again.
-            folder = work.subfolder("detector")
-            shutil.copy2(work.path("model.pth"), folder)
-            shutil.copytree(work.path("curves"), folder / "curves", dirs_exist_ok=True)
-            write_json(folder / "settings.json",
-                       {**detector.network(), "seed": settings.seed, "categories": labels.categories}, indent=2)
-        work.publish({"detector": layout.method_models(settings.method) / "detector"})
+    path = layout.pseudo_labels(settings.method)
+    labels = read_labels(path, layout.IMAGES, settings.detector.train)
+    training_stage(__file__, params, labels, settings.detector, inputs=[path, layout.IMAGES], seed=settings.seed,
+                   runtime=settings.runtime, output=layout.method_models(settings.method) / "detector")
 
 
 if __name__ == "__main__":

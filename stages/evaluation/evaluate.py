@@ -19,7 +19,8 @@ from stages.evaluation.measure import measure
 from stages.evaluation.records import Metrics
 from stages.evaluation.settings import EvaluateSettings
 from stages.evaluation.table import DETAIL, print_figures
-from stages.labels.annotation_cost import FULL_SUPERVISION, annotation_cost, supervision
+from stages.labels.annotation_cost import FULL_SUPERVISION, annotation_cost, count_labels, supervision
+from stages.labels.coco import read_coco
 from stages.labels.figures import figures_path, read_figures
 from stages.runtime import layout
 from stages.runtime.files import write_json
@@ -33,8 +34,9 @@ def main(params: Path) -> None:
     """Read settings, predictions and truth; write the metrics and what the labels cost and keep."""
     settings = load_settings(params, method=str, evaluate=EvaluateSettings, runtime=RuntimeSettings,
                              dataset=dict, detector=dict, annotations=dict)
-    kinds, masked = supervision(settings.method, settings.evaluate.supervision, settings.annotations)
-    cost = annotation_cost(kinds, masked, settings.evaluate.seconds) | said_of_proposals(
+    counts = count_labels(read_coco(layout.WEAK["train"]))
+    kinds, masked = supervision(settings.method, settings.evaluate.supervision, settings.annotations, counts)
+    cost = annotation_cost(kinds, masked, settings.evaluate.seconds, counts) | said_of_proposals(
         read_figures(figures_path(settings.method)).of_proposals())
     truth = read_truth(layout.TRUTH["val"])
     detections = read_predictions(layout.predictions(settings.method), truth)

@@ -91,8 +91,9 @@ def entry(image: Record, sources: Sources, panels: Sequence[Record], folder: Pat
                                         for tag in image.get("tags", []) if tag in sources.names])
     result.panels.append(panel("Image", "", base))
     if sources.weak is not None:
-        weak = sources.weak.get(image["id"], [])
-        result.panels.append(panel("Weak label", count(weak, "object"), draw_weak(base, weak, scale)))
+        weak = sorted(sources.weak.get(image["id"], []), key=lambda item: item["category_id"] not in sources.things)
+        objects = [item for item in weak if item["category_id"] in sources.things and not item.get("iscrowd", 0)]
+        result.panels.append(panel("Weak label", count(objects, "object"), draw_weak(base, weak, scale)))
     for item in panels:
         result.panels.append(panel(item["title"], item.get("note", ""), read_rgb(folder / item["picture"]), width))
     if sources.labels is not None:

@@ -11,6 +11,9 @@ from stages.labels.figures import Figures
 LABELS = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "object_mIoU": "objects.mean_iou",
           "recall": "objects.recall50", "separated_mIoU": "separated.mean_iou", "semantic_mIoU": "semantic.mIoU"}
 """Names and places of the figures of pseudo-labels."""
+PANOPTIC = {"PQ": "all.PQ", "PQ_things": "things.PQ", "PQ_stuff": "stuff.PQ"}
+"""Names and places of the figures of a panoptic output; they take the room of :data:`LESS` in the headline."""
+LESS = ("AP25", "separated_mIoU")
 DETECTOR = {"AP25": "voc.AP25", "AP50": "voc.AP50", "AP": "coco.AP", "LVIS_AP": "lvis.AP", "PQ": "panoptic.PQ"}
 RETENTION = {"AP50": "retention.voc.AP50", "AP": "retention.coco.AP"}
 ANNOTATION = ("seconds_per_image", "proposals", "proposals_trained_on_masks")
@@ -21,20 +24,27 @@ BARS = {"AP50": "AP50", "AP": "coco_AP", "object_mIoU": "mean_iou"}
 
 
 def headline_of_labels(detail: Record, own: Figures) -> Metrics:
-    """``labels``, ``labels_val`` if the method makes those, ``method`` with the method's own figures, and
-    ``proposals``: who made them, and whether from masks, if it uses any.
+    """``labels``, ``labels_val`` if the method makes those, ``panoptic`` (or ``panoptic_val``, where the method makes
+    that) if it has a panoptic output, ``method`` with the method's own figures, and ``proposals``: who made them, and
+    whether from masks, if it uses any.
 
     Args:
         detail: all figures, as metrics/detail/score.json holds them.
         own: what the method says of itself.
     """
     result: Metrics = {}
+    output = next(((name, detail[split]["panoptic_output"])
+                   for name, split in (("panoptic_val", "val"), ("panoptic", "train"))
+                   if look_up(detail, f"{split}.panoptic_output.available")), None)
+    wanted = {name: place for name, place in LABELS.items() if output is None or name not in LESS}
     for name, split in (("labels", "train"), ("labels_val", "val")):
         reason = detail.get(f"{split}_reason", detail.get("reason") if split == "train" else None)
         if split in detail:
-            result[name] = pick(detail[split], LABELS)
+            result[name] = pick(detail[split], wanted)
         elif reason is not None:
             result[name] = f"no truth: {reason}"
+    if output is not None:
+        result[output[0]] = pick(output[1], PANOPTIC)
     if own.headline:
         result["method"] = dict(own.headline)
     if own.proposals is not None:

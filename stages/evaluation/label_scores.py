@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stages.evaluation.inputs import read_labels, read_truth
+from stages.evaluation.label_maps import measure_maps
 from stages.evaluation.measure import measure
 from stages.evaluation.oracle import carry_points, locations, oracle_labels
+from stages.evaluation.panoptic_output import measure_panoptic
 from stages.evaluation.points import measure_points
 from stages.evaluation.records import Metrics
 from stages.evaluation.semantic import covers
@@ -25,7 +27,8 @@ def score_files(labels: Mapping[str, Path], data: Path, settings: ScoreSettings,
 
     Args:
         labels: a name of ``SPLITS`` -> COCO instances.
-        data: the method's folder; its sub-folders semantic/ and points/<split>/ are measured too if they exist.
+        data: the method's folder; its sub-folders semantic/ and points/<split>/, its panoptic output and the label maps
+            that its maps.json lists are measured too if they exist.
         settings: what counts.
         runtime: workers.
 
@@ -46,8 +49,15 @@ def score_files(labels: Mapping[str, Path], data: Path, settings: ScoreSettings,
             continue
         semantic = data / "semantic" if name == split and covers(data / "semantic", truth.images) else None
         figures[name] = measure(truth, found, settings, settings.min_score, runtime, semantic)
-        if name == split and (data / "points" / split).exists():
+        if name != split:
+            continue
+        if (data / "points" / split).exists():
             figures[name]["points"] = measure_points(data / "points" / split, truth.images, truth.annotations)
+        figures[name]["panoptic_output"] = measure_panoptic(
+            data / layout.panoptic(data.name, split).name, truth, runtime)
+        maps = measure_maps(data / layout.label_maps(data.name).name, truth, runtime) if split == "train" else {}
+        if maps:
+            figures[name]["maps"] = maps
     if not figures:
         return {"available": 0, "reason": reasons["train"]}
     return {"available": 1, **figures, **{f"{name}_reason": reason for name, reason in reasons.items()}}

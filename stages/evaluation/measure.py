@@ -17,7 +17,7 @@ from stages.evaluation.lvis_ap import federated_average_precision
 from stages.evaluation.matching import by_image, match
 from stages.evaluation.objects import coverage, coverage_by_size, coverage_of_separated
 from stages.evaluation.painting import by_score, by_size, class_map, segment_map
-from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality
+from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality, void_mask
 from stages.evaluation.records import Metrics, Record
 from stages.evaluation.semantic import UNDECIDED, class_iou, confusion, read_semantic
 from stages.evaluation.settings import MeasureSettings
@@ -191,7 +191,8 @@ def _count_pixels(task: _Pixels) -> _Counts:
         painted_things = [item for item in painted if item["category_id"] in task.things]
         truth_segments = segment_map(truth_things, *size)
         segments = segment_map(painted_things, *size, keep_visible=task.keep_visible)
-        total.add_segments("things", panoptic_counts(truth_segments, truth_things, segments, painted_things))
+        void = void_mask(image)
+        total.add_segments("things", panoptic_counts(truth_segments, truth_things, segments, painted_things, void=void))
         all_truth = segment_map(ordered_truth, *size)
         if task.with_stuff:
             all_segments = segment_map(painted, *size, keep_visible=task.keep_visible)
@@ -201,14 +202,16 @@ def _count_pixels(task: _Pixels) -> _Counts:
                                   class_map(segments, painted_things, task.places))
         undecided = segment_map([item for item in labels if item.get("iscrowd", 0)], *size) > 0
         predicted[(predicted == 0) & undecided] = UNDECIDED
-        crowd = np.array([False, *(bool(item.get("iscrowd", 0)) for item in truth_things)])[truth_segments]
+        ignored = np.array([False, *(bool(item.get("iscrowd", 0)) for item in truth_things)])[truth_segments]
+        if void is not None:
+            ignored |= void
         things = range(len(task.things) + 1)
-        total.add_pixels("painted", confusion(true_things, predicted, things, crowd))
+        total.add_pixels("painted", confusion(true_things, predicted, things, ignored))
         if task.semantic is not None:
             written = read_semantic(task.semantic / f"{layout.image_key(image)}.png", *size, task.places)
             true_all = class_map(all_truth, ordered_truth, task.places)
-            total.add_pixels("semantic", confusion(true_things, written, things, crowd))
-            total.add_pixels("semantic_with_stuff", confusion(true_all, written, range(len(task.places) + 1), crowd))
+            total.add_pixels("semantic", confusion(true_things, written, things, ignored))
+            total.add_pixels("semantic_with_stuff", confusion(true_all, written, range(len(task.places) + 1), ignored))
     return total
 
 

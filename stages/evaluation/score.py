@@ -1,11 +1,12 @@
 """Compare the method's pseudo-labels with the truth of the training images.
 
 Writes metrics/score.json (the headline that DVC compares), metrics/detail/score.json (all figures) and
-metrics/plots/labels_by_class.json (bars per class) and moments.json beside it (lines over the training);
-docs/metrics.md explains every key. A method that also writes data/<method>/pseudo_labels_val.json (and
-pseudo_labels_val_points.json), moments.json or the folders semantic/ or points/ there has them measured too, and what
-it says in data/<method>/figures.json joins the headline. With `score.oracle: [proposal]` the proposals are read that
-this file names; its digest of them makes DVC run this again when they change. AP, PQ, IoU and recall are in percent.
+metrics/plots/labels_by_class.json (bars per class), and moments.json and rounds.json beside it (lines over a training,
+and over rounds of refinement); docs/metrics.md explains every key. A method that also writes
+data/<method>/pseudo_labels_val.json (and pseudo_labels_val_points.json), moments.json, maps.json (a list of label
+maps), panoptic.json or panoptic_val.json or the folders semantic/ or points/ there has them measured too, and what it
+says in data/<method>/figures.json joins the headline. With `score.oracle: [proposal]` the proposals are read that this
+file names; its digest of them makes DVC run this again when they change. AP, PQ, IoU and recall are in percent.
 Without truth the files hold the reason in place of the numbers.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.evaluation.headline import bars, headline_of_labels
+from stages.evaluation.label_maps import round_rows
 from stages.evaluation.label_scores import SPLITS, score_files, score_oracles
 from stages.evaluation.moments import measure_moments
 from stages.evaluation.oracle import check_proposals
@@ -43,6 +45,7 @@ def main(params: Path) -> None:
     write_json(DETAIL / "score.json", metrics, indent=2)
     write_json(layout.METRICS / "plots" / "labels_by_class.json", bars(metrics.get("train", {})), indent=2)
     write_json(layout.METRICS / "plots" / "moments.json", measure_moments(data / "moments.json"), indent=2)
+    write_json(layout.METRICS / "plots" / "rounds.json", round_rows(metrics.get("train", {}).get("maps", {})), indent=2)
     print_figures("score", metrics)
 
 

@@ -18,6 +18,7 @@ LINES = {
     "COCO AP / AP50 / AP75": ("coco.AP", "coco.AP50", "coco.AP75"),
     "LVIS AP / APr / APc / APf": ("lvis.AP", "lvis.APr", "lvis.APc", "lvis.APf"),
     "PQ / SQ / DQ": ("panoptic.PQ", "panoptic.SQ", "panoptic.DQ"),
+    "PQ all / things / stuff": ("panoptic_output.all.PQ", "panoptic_output.things.PQ", "panoptic_output.stuff.PQ"),
     "mIoU (masks, painted)": ("painted.mIoU",),
     "mIoU (semantic labels)": ("semantic.mIoU",),
     "mean IoU per object": ("objects.mean_iou",),

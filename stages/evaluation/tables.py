@@ -26,6 +26,9 @@ ROWS: dict[str, dict[str, tuple[str, str]]] = {
     "Masks and pixels": {
         "PQ": ("panoptic.PQ", "things"), "SQ": ("panoptic.SQ", "things"), "DQ": ("panoptic.DQ", "things"),
         "PQ with stuff": ("panoptic.with_stuff.PQ", ""),
+        "PQ, panoptic output": ("panoptic_output.all.PQ", "things and stuff"),
+        "PQ of things": ("panoptic_output.things.PQ", "panoptic output"),
+        "PQ of stuff": ("panoptic_output.stuff.PQ", "panoptic output"),
         "Mean IoU per object": ("objects.mean_iou", "0 without a label"), "Recall at IoU .5": ("objects.recall50", ""),
         "mIoU, masks painted": ("painted.mIoU", "with background"),
         "mIoU, semantic labels": ("semantic.mIoU", "with background"),
@@ -98,6 +101,7 @@ def cards(score: Record, evaluate: Record) -> list[tuple[str, str, str]]:
     wanted = [
         ("Pseudo-label AP50", score, "train.voc.AP50", "training images, VOC protocol"),
         ("Mean IoU per object", score, "train.objects.mean_iou", "training images"),
+        ("Panoptic PQ", score, "val.panoptic_output.all.PQ", "validation images, things and stuff"),
         ("Detector AP50", evaluate, "voc.AP50", "validation images, VOC protocol"),
         ("Detector AP", evaluate, "coco.AP", "validation images, COCO protocol"),
         ("Detector LVIS AP", evaluate, "lvis.AP", "validation images, LVIS protocol"),

@@ -232,6 +232,24 @@ def _check_images(images: Iterable[Entry], categories: Mapping[int, Entry], size
             continue
         problems += [f"image {image['id']}: unknown category {tag!r} in its tags" for tag in tags
                      if not _is_id(tag) or tag not in categories]
+        problems += _crop_problems(image, categories)
+
+
+def _crop_problems(image: Entry, categories: Mapping[int, Entry]) -> list[str]:
+    """What is wrong with the tags per crop of one image (see ``stages.labels.tag_crops``)."""
+    crops = image.get("tag_crops", [])
+    if not isinstance(crops, list) or not all(isinstance(crop, dict) for crop in crops):
+        return [f"image {image['id']}: tag_crops must be a list of objects with bbox and tags"]
+    problems = []
+    for number, crop in enumerate(crops, start=1):
+        tags, box = crop.get("tags"), crop.get("bbox")
+        if not isinstance(tags, list) or not all(_is_id(tag) and tag in categories for tag in tags):
+            problems.append(f"image {image['id']}: tags of crop {number}: a list of category ids was expected, found "
+                            f"{tags!r}")
+        if not _numbers(box, 4) or box[2] <= 0 or box[3] <= 0:
+            problems.append(f"image {image['id']}: crop {number}: a bbox [x, y, width, height] was expected, found "
+                            f"{box!r}")
+    return problems
 
 
 def _check_annotation(annotation: Entry, images: Mapping[int, Entry], categories: Mapping[int, Entry],

@@ -32,6 +32,11 @@ def area(rle: RLE) -> int:
     return int(coco_mask.area(dict(rle)))
 
 
+def union(masks: Sequence[RLE]) -> RLE:
+    """All pixels that any of some masks of one image holds."""
+    return _as_text(coco_mask.merge([dict(mask) for mask in masks]))
+
+
 def bbox(rle: RLE) -> list[int]:
     """Smallest box [x, y, width, height] around the mask, in whole pixels; [0, 0, 0, 0] for an empty mask."""
     return [int(value) for value in coco_mask.toBbox(dict(rle))]

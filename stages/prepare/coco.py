@@ -80,7 +80,7 @@ def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[...,
         if adapt is not None:
             adapt(content, file)
         validate_coco(content, file, sizes=False)
-        _add_categories(categories, content["categories"], file)
+        add_categories(categories, content["categories"], file)
         groups = annotations_by_image(content)
         images[part] = [make_image(image, groups[image["id"]], folder) for image in content["images"]]
     files = [file for file, _ in found.values()]
@@ -88,7 +88,7 @@ def read_parts(found: Mapping[str, tuple[Path, Path]], make_image: Callable[...,
     return Source([categories[key] for key in sorted(categories)], images, origin, files)
 
 
-def _add_categories(categories: dict[int, Entry], new: list[Entry], file: Path) -> None:
+def add_categories(categories: dict[int, Entry], new: list[Entry], file: Path) -> None:
     """Join the categories of train and val; one id must not mean two things."""
     names = {category["name"]: category["id"] for category in categories.values()}
     for category in new:
@@ -104,7 +104,9 @@ def read_image(image: Entry, annotations: list[Entry], folder: Path) -> SourceIm
     objects = tuple({key: annotation[key] for key in _KEPT if annotation.get(key) is not None}
                     for annotation in annotations)
     return SourceImage(image["id"], image["file_name"], str(folder), image.get("width"), image.get("height"),
-                       tuple(sorted(set(image["tags"]))) if "tags" in image else None, objects)
+                       tuple(sorted(set(image["tags"]))) if "tags" in image else None, objects,
+                       tuple({"bbox": crop["bbox"], "tags": sorted(set(crop["tags"]))} for crop in image["tag_crops"])
+                       if "tag_crops" in image else None)
 
 
 def read_object(annotation: Entry, width: int, height: int, drop_empty: bool) -> tuple[Entry | None, list[str]]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.prepare import coco, folder, kitti, lvis, shapes, voc
+from stages.prepare import cityscapes, coco, folder, kitti, lvis, panoptic, shapes, voc
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import Source
 
 NEEDED_PATHS: dict[str, Callable[[DatasetSettings], list[Path]]] = {
     "shapes": shapes.needed_paths, "coco": coco.needed_paths, "lvis": lvis.needed_paths, "voc": voc.needed_paths,
-    "folder": folder.needed_paths, "kitti": kitti.needed_paths}
+    "folder": folder.needed_paths, "kitti": kitti.needed_paths, "cityscapes": cityscapes.needed_paths,
+    "panoptic": panoptic.needed_paths}
 READERS: dict[str, Callable[[DatasetSettings], Source]] = {
     "shapes": shapes.read, "coco": coco.read, "lvis": lvis.read, "voc": voc.read, "folder": folder.read,
-    "kitti": kitti.read}
+    "kitti": kitti.read, "cityscapes": cityscapes.read, "panoptic": panoptic.read}
 
 
 def needed_paths(dataset: DatasetSettings) -> list[Path]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
 from stages.prepare.kitti import CATEGORIES
-from stages.runtime.errors import UserError
+from stages.prepare.numbers import check_size, read_numbers
+from stages.prepare.sources import SourceImage
 
 SEMANTICS = {26: 1, 24: 2}
 """Cityscapes' car and person -> category."""
@@ -24,24 +24,22 @@ MOTS = {1: 1, 2: 2}
 _IGNORED = 10000
 
 
-def read_objects(files: tuple[str, ...], width: int, height: int) -> list[Entry]:
-    """The objects of one image: ``category_id``, ``iscrowd`` and ``segmentation`` (RLE), by number.
+def read_objects(image: SourceImage, width: int, height: int) -> tuple[list[Entry], None]:
+    """The objects of one image: ``category_id``, ``iscrowd`` and ``segmentation`` (RLE), by number. There is no void.
 
     Args:
-        files: the instance PNG alone.
+        image: its first file of masks is the instance PNG.
         width, height: of the image.
 
     Raises:
         UserError: a missing or damaged file, no 16-bit PNG, another size than the image's.
     """
-    file = files[0]
-    values = _read(file)
-    if values.shape != (height, width):
-        raise UserError(f"{file}: masks of {values.shape[1]} x {values.shape[0]} pixels, the image has "
-                        f"{width} x {height}")
+    file = image.masks[0]
+    values = read_numbers(file, ("I",), "a 16-bit PNG")
+    check_size(file, values, width, height)
     mots = "instances" in Path(file).parts
     base, classes = (1000, MOTS) if mots else (256, SEMANTICS)
-    objects = []
+    objects: list[Entry] = []
     for value in np.unique(values).tolist():
         if mots and value == _IGNORED:
             region = rle_codec.encode(values == value)
@@ -53,17 +51,4 @@ def read_objects(files: tuple[str, ...], width: int, height: int) -> list[Entry]
             crowd = 0 if mots else int(number == 0)
             objects.append({"category_id": classes[kind], "iscrowd": crowd,
                             "segmentation": rle_codec.encode(values == value)})
-    return objects
-
-
-def _read(file: str) -> np.ndarray:
-    """(H, W) int64."""
-    try:
-        with Image.open(file) as image:
-            if not image.mode.startswith("I"):
-                raise UserError(f"{file}: a 16-bit PNG was expected, found mode {image.mode}")
-            return np.array(image).astype(np.int64)
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; every image needs its labels") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
+    return objects, None

@@ -82,7 +82,8 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings, budget: Budget |
 def _check_tags(source: Source, dataset: DatasetSettings) -> None:
     """Find classes without images before any image is decoded, where the data set says so much in advance."""
     if dataset.kind in ("coco", "lvis", "folder"):
-        tags = [shown_categories({"tags": image.tags or ()}, image.objects) for image in source.parts["train"]]
+        tags = [shown_categories({"tags": image.tags or (), "tag_crops": image.tag_crops or ()}, image.objects)
+                for image in source.parts["train"]]
         check_classes(source.categories, tags, dataset, source.origin["train"])
 
 
@@ -115,7 +116,8 @@ def _write_truth(path: Path, records: list[Entry], categories: list[Entry], orig
     """Write one truth file.
 
     Where every object has a mask, they are ``annotations``. Otherwise the masks are no truth to measure against:
-    ``annotations`` is empty, ``info`` gives the reason, and ``weak`` lists the objects with the labels they carry.
+    ``annotations`` is empty, ``info`` gives the reason, and ``weak`` lists the objects and crowds with the labels that
+    they carry.
     """
     entries = [record["image"] for record in records]
     objects = [{"image_id": record["image"]["id"], **item} for record in records for item in record["objects"]]
@@ -123,8 +125,7 @@ def _write_truth(path: Path, records: list[Entry], categories: list[Entry], orig
     if reason is None:
         write_instances(path, entries, categories, objects, {"truth": "masks"})
     else:
-        weak = [{key: value for key, value in item.items() if value is not None} for item in objects
-                if not item["iscrowd"]]
+        weak = [{key: value for key, value in item.items() if value is not None} for item in objects]
         write_json(path, {"info": {"truth": "none", "reason": reason}, "images": entries, "annotations": [],
                           "weak": [{"id": number, **item} for number, item in enumerate(weak, start=1)],
                           "categories": categories})

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
-from stages.prepare import coco, images, kitti_masks, voc_masks
+from stages.prepare import cityscapes_masks, coco, images, kitti_masks, panoptic_masks, voc_masks
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.shapes_rendering import render
 from stages.prepare.sources import SourceImage
 from stages.runtime.errors import UserError
 
-READ_MASKS = {"voc": voc_masks.read_objects, "kitti": kitti_masks.read_objects}
+Masks = tuple[list[Entry], rle_codec.RLE | None]
+"""Objects, crowds and stuff of one image, and the pixels that nobody labelled, if there are any: its void."""
+READ_MASKS: dict[str, Callable[[SourceImage, int, int], Masks]] = {
+    "cityscapes": cityscapes_masks.read_objects, "kitti": kitti_masks.read_objects,
+    "panoptic": panoptic_masks.read_objects, "voc": voc_masks.read_objects}
 """Kinds of data sets whose masks lie in files of their own."""
 
 
@@ -38,7 +42,9 @@ def make_record(task: Task) -> Entry:
     """Put the image into the folder and collect its objects.
 
     Returns:
-        ``image`` (as the truth file lists it), ``objects`` (see ``coco.read_object``), ``problems``.
+        ``image`` (as the truth file lists it), ``objects`` (see ``coco.read_object``), ``problems``. The image has
+        ``void``, an RLE, where the data set says which pixels nobody labelled: they count in no figure. Other pixels
+        without an object or stuff are background where the data set has things only, and void where it has stuff.
     """
     if task.placement is None:
         return _render(task)
@@ -50,14 +56,20 @@ def make_record(task: Task) -> Entry:
         entry |= {"width": width, "height": height}
         if image.masks:
             read_objects = READ_MASKS[task.dataset.kind]
-            objects = [item for item in read_objects(image.masks, width, height)
-                       if item["category_id"] in task.kept]
+            labelled, void = read_objects(image, width, height)
+            objects = [item for item in labelled if item["category_id"] in task.kept]
+            if void is not None:
+                entry["void"] = void
         else:
             objects, problems = _read_objects(task, width, height)
     except UserError as error:
         return {"image": entry, "objects": [], "problems": [f"{image.label}: {error}"]}
     if image.tags is not None:
         entry["tags"] = list(image.tags)
+    if image.tag_crops is not None:
+        entry["tag_crops"] = [dict(crop) for crop in image.tag_crops]
+    if image.coarse:
+        entry["coarse"] = 1
     if image.negative is not None:
         entry |= {"neg_category_ids": list(image.negative), "not_exhaustive_category_ids": list(image.not_exhaustive)}
     return {"image": entry, "objects": objects, "problems": [f"{image.label}: {problem}" for problem in problems]}
@@ -84,5 +96,7 @@ def _render(task: Task) -> Entry:
 
 
 def shown_categories(image: Entry, objects: Sequence[Entry]) -> set[int]:
-    """Category ids that an image shows: its own tags, and the objects that are not crowds."""
-    return {*image.get("tags", ()), *(item["category_id"] for item in objects if not item.get("iscrowd", 0))}
+    """Category ids that an image shows: its own tags, those of its crops, and the objects that are not crowds."""
+    crops = (tag for crop in image.get("tag_crops", ()) for tag in crop["tags"])
+    return {*image.get("tags", ()), *crops,
+            *(item["category_id"] for item in objects if not item.get("iscrowd", 0))}

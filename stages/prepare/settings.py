@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from stages.runtime.settings import Settings
 
 LabelKind = Literal["tags", "points", "boxes", "extreme_points", "masks"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ShapesSettings(Settings):
@@ -57,26 +58,30 @@ class PartSettings(Settings):
 class DatasetSettings(Settings):
     """Where images and truth come from. All paths but ``root`` are relative to ``root``."""
 
-    kind: Literal["shapes", "coco", "lvis", "voc", "kitti", "folder"] = Field(
-        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; lvis: LVIS v1 JSON and "
-        "COCO 2017's images; voc: VOCdevkit, with SBD for train_aug; kitti: boxes or instance PNGs of KITTI, "
-        "MOTS included; folder: images and a table of tags (not in the papers)")
+    kind: Literal["shapes", "coco", "panoptic", "lvis", "voc", "kitti", "cityscapes", "folder"] = Field(
+        "shapes", description="shapes: rendered, embedded; coco: COCO instance JSON and images; panoptic: COCO "
+        "panoptic JSON and PNGs, and images; lvis: LVIS v1 JSON and COCO 2017's images; voc: VOCdevkit, with SBD for "
+        "train_aug; kitti: boxes or instance PNGs of KITTI, MOTS included; cityscapes: leftImg8bit with gtFine or "
+        "gtCoarse; folder: images and a table of tags (not in the papers)")
     root: str = Field(
         "stages/prepare/shapes.py", min_length=1,
         description="folder of the data set; for shapes, which needs none, a file of this project, because DVC tracks "
         "it (not in the papers)")
     train: str | None = Field(
         None, description="training part: a JSON (coco; default instances_train.json; lvis; default "
-        "lvis_v1_train.json), an image set (voc; train_aug, train, trainval or another list of "
-        "ImageSets/Segmentation; default train_aug), a list of image names or sequences (kitti; default: all that "
-        "have labels), a table (folder; default labels.csv)")
+        "lvis_v1_train.json; panoptic; default panoptic_train.json, whose PNGs lie in the folder of its name), an "
+        "image set (voc; train_aug, train, trainval or another list of ImageSets/Segmentation; default train_aug), "
+        "image sets joined by + (cityscapes; train and val of gtFine, train_extra, train_coarse and val_coarse of "
+        "gtCoarse; default train), a list of image names or sequences (kitti; default: all that have labels), a table "
+        "(folder; default labels.csv)")
     val: str | None = Field(
-        None, description="validation part, as `train` (defaults: instances_val.json, lvis_v1_val.json, val; none "
+        None, description="validation part, as `train` (defaults: instances_val.json, lvis_v1_val.json, "
+        "panoptic_val.json, val; none "
         "for folder, where `split` is the usual way, and for kitti, where `val_images` is another)")
     train_images: str | None = Field(
-        None, description="image folder of `train` (coco, lvis, kitti and folder; default images; for lvis, where it "
-        "holds train2017/ and val2017/, the root itself, for folder too where there is no folder images; for kitti "
-        "training/image_2 or, of MOTS, training/image_02)")
+        None, description="image folder of `train` (coco, panoptic, lvis, kitti and folder; default images; for lvis, "
+        "where it holds train2017/ and val2017/, the root itself, for folder too where there is no folder images; for "
+        "kitti training/image_2 or, of MOTS, training/image_02)")
     val_images: str | None = Field(None, description="image folder of `val` (default: that of `train`)")
     train_more: tuple[PartSettings, ...] = Field(
         (), description="further parts of the training images, as COCO 2014's 35k images of val (coco; WISE section "
@@ -128,6 +133,20 @@ class DatasetSettings(Settings):
         return self
 
 
+class TagCropSettings(Settings):
+    """A fixed grid of overlapping crops, each of which is tagged by itself. The first lies flush with the image's upper
+    left corner, the last with its lower right one, the others in equal steps between them."""
+
+    columns: int = Field(5, ge=1, description="crops side by side [crops] (source: panoptic App. B.2, 15 crops)")
+    rows: int = Field(3, ge=1, description="crops one below the other [crops] (source: panoptic App. B.2, 15 crops)")
+    width: int | None = Field(500, ge=1, description=(
+        "of a crop, in a narrower image that image's; null: as narrow as covers the image [px] "
+        "(source: panoptic App. B.2)"))
+    height: int | None = Field(400, ge=1, description=(
+        "of a crop, in a lower image that image's; null: as low as covers the image [px] "
+        "(source: panoptic App. B.2)"))
+
+
 class AnnotationSettings(Settings):
     """Which weak labels the methods get, on train and val."""
 
@@ -137,10 +156,13 @@ class AnnotationSettings(Settings):
     source: Literal["auto", "truth", "input"] = Field(
         "auto", description="truth: derived from masks as an annotator would give them; input: what the data set "
         "itself carries; auto: truth where the data set has masks, else input (not in the papers)")
-    masked_images: float = Field(
-        1.0, ge=0, le=1, description="share of the training images whose objects get their masks, if kinds has masks "
-        "[share] (not in the papers)")
-    seed: int = Field(0, ge=0, description="of the choice of images for `masked_images` (not in the papers)")
+    tag_crops: TagCropSettings | None = Field(None, description=(
+        "if kinds has tags: tags for each crop of a fixed grid beside those of the image, which say little where every "
+        "image shows most classes (source: panoptic App. B.2)"))
+    masked_images: Share | list[int | str] = Field(1.0, description=(
+        "training images that are labelled in full, if kinds has masks: things, crowds and stuff; a share, or a list "
+        "of image ids and file names [share] (not in the papers)"))
+    seed: int = Field(0, ge=0, description="of the choice of images for a share of `masked_images` (not in the papers)")
 
     @field_validator("kinds")
     @classmethod

@@ -24,7 +24,10 @@ class SourceImage:
         width, height: as the data set states them, None where it does not.
         tags: category ids, None where the data set has no tags of its own.
         objects: COCO annotations as the input has them (kinds coco, lvis, kitti and folder).
-        masks: files that hold the masks (kinds voc and kitti).
+        tag_crops: tags per crop, as in ``stages.labels.tag_crops``; None where the data set has none of its own.
+        masks: files that hold the masks (kinds voc, kitti, cityscapes and panoptic).
+        segments: what the file of masks holds, in COCO panoptic's words (kind panoptic).
+        coarse: whether the masks leave most outlines and small objects out (coarse labels of Cityscapes).
         scene: number of the scene to render (kind shapes).
         negative: ids of categories that were looked for and are not there (kind lvis); None where all were looked for.
         not_exhaustive: ids of categories of which not every object is labelled (kind lvis).
@@ -37,7 +40,10 @@ class SourceImage:
     height: int | None = None
     tags: tuple[int, ...] | None = None
     objects: tuple[Entry, ...] = ()
+    tag_crops: tuple[Entry, ...] | None = None
     masks: tuple[str, ...] = ()
+    segments: tuple[Entry, ...] = ()
+    coarse: bool = False
     scene: int = -1
     negative: tuple[int, ...] | None = None
     not_exhaustive: tuple[int, ...] = ()
@@ -104,7 +110,10 @@ def _keep_classes(source: Source, classes: Sequence[str] | None) -> Source:
         return tuple(number for number in ids or () if number in kept)
 
     def restrict(image: SourceImage) -> SourceImage:
+        crops = image.tag_crops
         return replace(image, tags=None if image.tags is None else known(image.tags),
+                       tag_crops=None if crops is None else tuple(
+                           {**crop, "tags": list(known(tuple(crop["tags"])))} for crop in crops),
                        negative=None if image.negative is None else known(image.negative),
                        not_exhaustive=known(image.not_exhaustive),
                        objects=tuple(item for item in image.objects if item["category_id"] in kept))

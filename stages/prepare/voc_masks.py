@@ -1,44 +1,43 @@
 """The objects of one image of Pascal VOC 2012 or of the Semantic Boundaries Dataset, from the files of their masks.
 
 Objects come from ``SegmentationObject`` (one value per object) with their class from ``SegmentationClass``, or from
-SBD's ``inst/*.mat``. The value 255 (the outline around objects, and what the annotators left open) belongs to no object
-and is left out: as a crowd region it would excuse no detection anyway, because a detection hardly ever lies within an
-outline, and the AP^r of the papers knows no ignored pixels. ``difficult`` is a property of the detection task's boxes;
-the masks carry no such mark, so every object with a mask counts, as in the papers.
+SBD's ``inst/*.mat``. The value 255 (the outline around objects, and what the annotators left open) is void: it belongs
+to no object, and mIoU and PQ leave it out. It is no crowd, which would excuse no detection anyway, because a detection
+hardly ever lies within an outline, and the AP^r of the papers knows no ignored pixels. SBD has no such value. All other
+pixels without an object are background, VOC's only stuff, which is no category. ``difficult`` is a property of the
+detection task's boxes; the masks carry no such mark, so every object with a mask counts, as in the papers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
+from stages.prepare.numbers import check_size, read_numbers
+from stages.prepare.sources import SourceImage
 from stages.prepare.voc import CLASSES
 from stages.runtime.errors import UserError
 
 _VOID = 255
 
 
-def read_objects(files: Sequence[str], width: int, height: int) -> list[Entry]:
-    """The objects of one image: ``category_id``, ``iscrowd`` and ``segmentation`` (RLE).
+def read_objects(image: SourceImage, width: int, height: int) -> tuple[list[Entry], rle_codec.RLE | None]:
+    """The objects of one image: ``category_id``, ``iscrowd`` and ``segmentation`` (RLE), and its void, if it has any.
 
     Args:
-        files: (SegmentationObject PNG, SegmentationClass PNG), or (SBD inst file,).
+        image: its masks are (SegmentationObject PNG, SegmentationClass PNG), or (SBD inst file,).
         width, height: of the image.
 
     Raises:
         UserError: a missing or damaged file, masks of another size, an object without a class.
     """
+    files = image.masks
     instances, classes = _read_mat(files[0]) if len(files) == 1 else _read_png(files[0], files[1])
-    if instances.shape != (height, width):
-        raise UserError(f"{files[0]}: masks of {instances.shape[1]} x {instances.shape[0]} pixels, the image has "
-                        f"{width} x {height}")
-    objects = []
+    check_size(files[0], instances, width, height)
+    objects: list[Entry] = []
     for value in np.unique(instances):
         if value in (0, _VOID):
             continue
@@ -46,12 +45,13 @@ def read_objects(files: Sequence[str], width: int, height: int) -> list[Entry]:
         if not 1 <= category_id <= len(CLASSES):
             raise UserError(f"{files[-1]}: object {value} has no class from 1 to {len(CLASSES)} (found {category_id})")
         objects.append({"category_id": category_id, "iscrowd": 0, "segmentation": rle_codec.encode(instances == value)})
-    return objects
+    void = instances == _VOID
+    return objects, rle_codec.encode(void) if len(files) > 1 and void.any() else None
 
 
 def _read_png(instance_file: str, class_file: str) -> tuple[np.ndarray, dict[int, int]]:
     """(H, W) object numbers and object number -> class: the most frequent class among the object's pixels."""
-    instances, classes = (_read_indices(file) for file in (instance_file, class_file))
+    instances, classes = (read_numbers(file, ("P", "L"), "a palette PNG") for file in (instance_file, class_file))
     if instances.shape != classes.shape:
         raise UserError(f"{class_file}: {classes.shape} pixels, the objects have {instances.shape}")
     found = {}
@@ -59,19 +59,6 @@ def _read_png(instance_file: str, class_file: str) -> tuple[np.ndarray, dict[int
         inside = classes[(instances == value) & (classes != 0) & (classes != _VOID)]
         found[int(value)] = int(np.bincount(inside).argmax()) if inside.size else 0
     return instances, found
-
-
-def _read_indices(file: str) -> np.ndarray:
-    """Palette indices of a PNG, (H, W)."""
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("P", "L"):
-                raise UserError(f"{file}: a palette PNG was expected, found mode {image.mode}")
-            return np.array(image)
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; every image of the list needs its masks") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
 
 
 def _read_mat(file: str) -> tuple[np.ndarray, dict[int, int]]:

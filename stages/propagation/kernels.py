@@ -1,70 +1,49 @@
-"""Kernels between all pixels of an image, as linear filters of maps with a gradient: what dense CRFs sum with.
+"""Kernels between all pixels of an image, as linear filters of maps: what the mean-field of dense CRFs sums with.
 
-A kernel is a matrix with a row and a column per pixel, made from the image once and applied in each mean-field step.
-The gradient goes through the filtered values; an image gets none.
+A kernel is a matrix with a row and a column per pixel, made from the image once and applied in each mean-field step;
+its transpose takes a gradient back.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stages.propagation.pairs import Offset, pair_views
-from stages.propagation.permutohedral import build_lattice, filter_values
+from stages.propagation.permutohedral import Lattice, build_lattice, filter_values, scaled, transposed
 
 Normalisation = Literal["symmetric", "rows"]
-Filter = Callable[[Tensor], Tensor]  # (B, L, H, W) -> (B, L, H, W), each map alone; makes a new tensor
+Filter = Callable[[Tensor], Tensor]
 
 WEIGHT_BYTES = 2**28  # what a window's stored weights may take; a crop that needs more computes them in every step
-REACH = 8.5  # standard deviations; beyond them a Gaussian is less than what float64 rounds off
 BAND = 64  # rows of a Gaussian's matrix that are multiplied at once
 
 
 class Kernel(NamedTuple):
-    """A normalised kernel diag(after) K diag(before); calling it filters maps (B, L, H, W).
+    """A normalised kernel. Both filters take maps (B, L, H, W), filter each alone, and make new ones; no gradient.
 
     ``symmetric``: k_ij / sqrt(sum_l k_il sum_l k_jl), pydensecrf's default. ``rows``: k_ij / sum_l k_il, its
     NORMALIZE_AFTER, which makes each message a mean. The sums include the pixel itself.
     """
 
-    filtered: Filter  # K
-    transposed: Filter  # K transposed
-    before: Tensor | None  # (B, 1, H, W), None for ones
-    after: Tensor
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Filter (B, L, H, W); the gradient for the values is that of the transposed matrix."""
-        return _Filtered.apply(values, self)
+    filtered: Filter
+    transposed: Filter
+    size: tuple[int, int]  # H, W
+    dtype: torch.dtype
 
 
-class _Filtered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, kernel: Kernel) -> Tensor:
-        ctx.kernel = kernel
-        return kernel.filtered(values if kernel.before is None else values * kernel.before).mul_(kernel.after)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        kernel: Kernel = ctx.kernel
-        back = kernel.transposed(gradient * kernel.after)
-        return back if kernel.before is None else back.mul_(kernel.before), None
-
-
-def _normalised(filtered: Filter, transposed: Filter, like: Tensor, normalisation: Normalisation) -> Kernel:
-    """The kernel of a filter and its transpose for maps like (B, H, W)."""
-    if normalisation not in ("symmetric", "rows"):
-        raise ValueError(f"a kernel's normalisation is symmetric or rows, got {normalisation!r}")
-    sums = filtered(torch.ones_like(like)[:, None])
+def _scales(sums: Tensor, normalisation: Normalisation) -> tuple[Tensor | None, Tensor]:
+    """What the columns and the rows of a kernel with these row sums are to be multiplied by; None for ones."""
     if normalisation == "rows":
-        return Kernel(filtered, transposed, None, sums.reciprocal_())
-    scale = sums.rsqrt_()
-    return Kernel(filtered, transposed, scale, scale)
+        return None, sums.reciprocal()
+    if normalisation == "symmetric":
+        scale = sums.rsqrt()
+        return scale, scale
+    raise ValueError(f"a kernel's normalisation is symmetric or rows, got {normalisation!r}")
 
 
 def gaussian_kernel(like: Tensor, width_xy: float, normalisation: Normalisation = "symmetric") -> Kernel:
@@ -75,30 +54,40 @@ def gaussian_kernel(like: Tensor, width_xy: float, normalisation: Normalisation 
         width_xy: standard deviation [pixels].
         normalisation: see :class:`Kernel`.
     """
-    down, across = (_gaussian_matrix(size, width_xy, like) for size in like.shape[-2:])
-    reach = math.ceil(REACH * width_xy)
-
-    def filtered(values: Tensor) -> Tensor:
-        with torch.autocast(values.device.type, enabled=False):  # it would multiply in 16 bits
-            rows = torch.cat([part @ values[..., near, :] for part, near in _bands(down, reach)], dim=-2)
-            return torch.cat([rows[..., near] @ part.t() for part, near in _bands(across, reach)], dim=-1)
-
-    return _normalised(filtered, filtered, like, normalisation)
+    height, width = like.shape[-2:]
+    down, across = (_gaussian_matrix(size, width_xy, like, normalisation) for size in (height, width))
+    # Beyond it the matrices are less than what their type rounds off.
+    reach = math.ceil(width_xy * math.sqrt(-2 * math.log(torch.finfo(like.dtype).eps / 16)))
+    return Kernel(lambda values: _separable(values, down, across, reach),
+                  lambda values: _separable(values, down.t(), across.t(), reach), (height, width), like.dtype)
 
 
-def _gaussian_matrix(size: int, width: float, like: Tensor) -> Tensor:
-    """(size, size), symmetric: exp(-(i - j)^2 / 2 width^2)."""
-    position = torch.arange(size, dtype=torch.float64, device="cpu") / width  # some devices have no float64
-    return torch.exp(-((position[:, None] - position[None]) ** 2) / 2).to(like)
+@torch.no_grad()
+def _separable(values: Tensor, down: Tensor, across: Tensor, reach: int) -> Tensor:
+    """``down @ values @ across.T``; products into given tensors are what mixed precision leaves alone."""
+    maps = values.reshape(-1, *values.shape[-2:]).contiguous()
+    rows = torch.empty_like(maps)
+    for band, near in _bands(len(down), reach):
+        torch.bmm(down[band, near].expand(len(maps), -1, -1), maps[:, near], out=rows[:, band])
+    filtered = torch.empty_like(rows)
+    for band, near in _bands(len(across), reach):
+        torch.mm(rows.flatten(0, 1)[:, near], across[band, near].t(), out=filtered.view(-1, len(across))[:, band])
+    return filtered.reshape(values.shape)
 
 
-def _bands(matrix: Tensor, reach: int) -> Iterator[tuple[Tensor, slice]]:
+def _bands(size: int, reach: int) -> Iterator[tuple[slice, slice]]:
     """Rows of a matrix, some at a time, and which columns count in them."""
-    size = len(matrix)
     step = BAND if size > BAND + 2 * reach else size
     for first in range(0, size, step):
-        near = slice(max(0, first - reach), first + step + reach)
-        yield matrix[first : first + step, near], near
+        yield slice(first, first + step), slice(max(0, first - reach), first + step + reach)
+
+
+def _gaussian_matrix(size: int, width: float, like: Tensor, normalisation: Normalisation) -> Tensor:
+    """(size, size): exp(-(i - j)^2 / 2 width^2), normalised along this axis, so that both together are normalised."""
+    position = torch.arange(size, dtype=torch.float64, device="cpu") / width  # some devices have no float64
+    kernel = torch.exp(-((position[:, None] - position[None]) ** 2) / 2)
+    before, after = _scales(kernel.sum(1), normalisation)
+    return (kernel * after[:, None] * (1 if before is None else before)).to(like)
 
 
 def bilateral_kernel(colour: Tensor, width_xy: float, normalisation: Normalisation = "symmetric") -> Kernel:
@@ -117,13 +106,16 @@ def bilateral_kernel(colour: Tensor, width_xy: float, normalisation: Normalisati
     place = torch.stack([across.expand(height, width), down[:, None].expand(height, width)]) / width_xy
     features = torch.cat([place.expand(batch, 2, height, width), colour], dim=1)
     lattice = build_lattice(features.reshape(batch, 5, -1))
+    before, after = _scales(filter_values(lattice, torch.ones_like(colour[:, 0]).reshape(-1, 1))[:, 0], normalisation)
+    there = scaled(lattice, before, after)
+    back = scaled(transposed(lattice), after, before) if normalisation == "rows" else transposed(there)
 
-    def filtered(values: Tensor, transposed: bool = False) -> Tensor:
-        rows = values.permute(0, 2, 3, 1).reshape(batch * height * width, -1)
-        rows = filter_values(lattice, rows, transposed=transposed)
+    def through(lattice: Lattice, values: Tensor) -> Tensor:
+        rows = filter_values(lattice, values.permute(0, 2, 3, 1).reshape(batch * height * width, -1))
         return rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
-    return _normalised(filtered, lambda values: filtered(values, True), colour[:, 0], normalisation)
+    return Kernel(lambda values: through(there, values), lambda values: through(back, values), (height, width),
+                  colour.dtype)
 
 
 def window_offsets(height: int, width: int, radius: int, dilation: int = 1) -> list[Offset]:
@@ -167,7 +159,8 @@ def window_kernel(
     size = len(offsets) * colour[:, 0].numel() * colour.element_size()
     stored = list(weights()) if size <= WEIGHT_BYTES else None
 
-    def filtered(values: Tensor) -> Tensor:
+    @torch.no_grad()
+    def summed(values: Tensor) -> Tensor:
         total = values.clone()  # a pixel's kernel with itself is 1
         for offset, weight in zip(offsets, stored or weights(), strict=True):
             here, there = pair_views(values, offset)
@@ -176,4 +169,11 @@ def window_kernel(
             total_there.addcmul_(weight, here)
         return total
 
-    return _normalised(filtered, filtered, colour[:, 0], normalisation)
+    def through(values: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        total = summed(values if before is None else values * before)
+        return total if after is None else total.mul_(after)
+
+    before, after = _scales(summed(torch.ones_like(colour[:, :1])), normalisation)
+    height, width = colour.shape[-2:]
+    return Kernel(lambda values: through(values, before, after), lambda values: through(values, after, before),
+                  (height, width), colour.dtype)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stages.propagation.kernels import Kernel, Normalisation, bilateral_kernel, gaussian_kernel
 
@@ -52,7 +54,7 @@ def image_kernels(
 
 
 def label_mean_field(
-    log_unary: Tensor, kernels: Sequence[Kernel], weights: Sequence[Tensor | float], steps: int
+    log_unary: Tensor, kernels: Sequence[Kernel], weights: Tensor | Sequence[float], steps: int
 ) -> Tensor:
     """Marginals of a dense CRF with Potts terms after some mean-field steps, with a gradient.
 
@@ -71,7 +73,7 @@ def label_mean_field(
         log_unary: (L, H, W) floating, on the kernels' device; log of values that need not sum to one. -inf forbids a
             label; every pixel needs one that is not forbidden.
         kernels: of the image, as :func:`image_kernels` makes them.
-        weights: one scalar for each kernel.
+        weights: (K,), one for each kernel.
         steps: >= 0.
 
     Returns:
@@ -93,13 +95,37 @@ def label_mean_field(
         log_unary = log_unary.float()
     logits = log_unary
     if log_unary.numel():
+        weights = torch.as_tensor(weights, dtype=log_unary.dtype, device=log_unary.device)
+        numbers = weights.tolist()  # once: a GPU has to be waited for
         for kernel in kernels:
-            if kernel.after.shape[-2:] != log_unary.shape[-2:] or kernel.after.dtype != log_unary.dtype:
-                raise ValueError(f"the kernels filter {kernel.after.dtype} maps of {tuple(kernel.after.shape[-2:])} "
-                                 f"pixels, the unaries are {log_unary.dtype} {tuple(log_unary.shape[-2:])}")
+            if kernel.size != log_unary.shape[1:] or kernel.dtype != log_unary.dtype:
+                raise ValueError(f"the kernels filter {kernel.dtype} maps of {kernel.size} pixels, the unaries are "
+                                 f"{log_unary.dtype} {tuple(log_unary.shape)}")
         for _ in range(steps):
-            marginals = logits.softmax(0)[None]
-            logits = log_unary
-            for weight, kernel in zip(weights, kernels, strict=True):
-                logits = logits + weight * kernel(marginals)[0]
+            logits = _Step.apply(log_unary, logits.softmax(0), weights, numbers, kernels)
     return logits.log_softmax(0)
+
+
+class _Step(torch.autograd.Function):
+    """log_unary + sum_k weights_k kernels_k q. No message is kept: a weight's gradient is <g, K q> = <K^T g, q>."""
+
+    @staticmethod
+    def forward(ctx: Any, log_unary: Tensor, q: Tensor, weights: Tensor, numbers: list[float],
+                kernels: Sequence[Kernel]) -> Tensor:
+        ctx.save_for_backward(q)
+        ctx.numbers, ctx.kernels = numbers, kernels
+        logits = log_unary.clone()
+        for number, kernel in zip(numbers, kernels, strict=True):
+            logits.add_(kernel.filtered(q[None])[0], alpha=number)
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (q,) = ctx.saved_tensors
+        for_q, for_weights = torch.zeros_like(q), []
+        for number, kernel in zip(ctx.numbers, ctx.kernels, strict=True):
+            back = kernel.transposed(gradient[None])[0]
+            for_q.add_(back, alpha=number)
+            for_weights.append(back.mul_(q).sum())
+        return gradient, for_q, torch.stack(for_weights) if for_weights else q.new_zeros(0), None, None

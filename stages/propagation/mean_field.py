@@ -131,7 +131,7 @@ def _iterate(unary: torch.Tensor, kernels: list[tuple[float, Kernel]], iteration
         signed = torch.tanh(logit / 2)[:, None]  # q(1) - q(0)
         logit = unary.clone()
         for weight, kernel in kernels:
-            logit += weight * kernel(signed)[:, 0]
+            logit += weight * kernel.filtered(signed)[:, 0]
     return torch.sigmoid(logit)
 
 

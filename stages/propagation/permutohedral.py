@@ -37,9 +37,9 @@ class Lattice(NamedTuple):
     """
 
     corners: torch.Tensor  # (P, d + 1), the lattice points around a pixel
-    coordinates: torch.Tensor  # (P, d + 1), barycentric, sum 1
+    coordinates: torch.Tensor  # (P, d + 1), barycentric, sum 1: the weights of a slice
     pixels: torch.Tensor  # (P (d + 1),), the pixel of each corner, in the order of the lattice points
-    shares: torch.Tensor  # (P (d + 1),), its coordinate
+    shares: torch.Tensor  # (P (d + 1),), its coordinate: the weights of a splat
     starts: torch.Tensor  # (M + 1,), where each lattice point's share of that order starts, and where the last one ends
     neighbours: list[tuple[torch.Tensor, torch.Tensor]]  # per axis (M,) twice; M where there is none
 
@@ -92,17 +92,29 @@ def build_lattice(features: torch.Tensor) -> Lattice:
         [_neighbours(points, step) for step in (-steps).tolist()])
 
 
-@torch.no_grad()
-def filter_values(lattice: Lattice, values: torch.Tensor, *, transposed: bool = False) -> torch.Tensor:
-    """Splat, blur and slice each column of values; no gradient.
+def transposed(lattice: Lattice) -> Lattice:
+    """The lattice of the transposed filter, which a gradient needs, from one that is not scaled.
 
     The blur along one axis is symmetric, but those of two axes do not commute, as points are missing: the transposed
-    filter, which a gradient needs, blurs in the reversed order.
+    filter blurs in the reversed order.
+    """
+    return lattice._replace(neighbours=lattice.neighbours[::-1])
+
+
+def scaled(lattice: Lattice, before: torch.Tensor | None, after: torch.Tensor | None) -> Lattice:
+    """The lattice of diag(after) K diag(before), where K is that of ``lattice``; None stands for ones, else (P,)."""
+    return lattice._replace(
+        shares=lattice.shares if before is None else lattice.shares * before.index_select(0, lattice.pixels),
+        coordinates=lattice.coordinates if after is None else lattice.coordinates * after[:, None])
+
+
+@torch.no_grad()
+def filter_values(lattice: Lattice, values: torch.Tensor) -> torch.Tensor:
+    """Splat, blur and slice each column of values; no gradient.
 
     Args:
         values: (P, L) of the lattice's type, on its device; the images of the batch one behind the other. Columns are
             filtered some at a time, so that memory is bounded.
-        transposed: apply the transposed matrix.
 
     Returns:
         (P, L), in memory L maps of P; it has the filter's own scale, the same for all pixels.
@@ -118,7 +130,7 @@ def filter_values(lattice: Lattice, values: torch.Tensor, *, transposed: bool = 
             lattice.pixels, part, lattice.starts, mode="sum", per_sample_weights=lattice.shares)
         rows = points.squeeze(1)  # single numbers are gathered faster than rows of one
         around, other = torch.empty_like(rows[:-1]), torch.empty_like(rows[:-1])
-        for below, above in reversed(lattice.neighbours) if transposed else lattice.neighbours:
+        for below, above in lattice.neighbours:
             torch.index_select(rows, 0, below, out=around)
             around += torch.index_select(rows, 0, above, out=other)
             rows[:-1].add_(around, alpha=0.5)

@@ -31,6 +31,16 @@ def pseudo_labels(method: str, split: str = "train") -> Path:
     return method_data(method) / ("pseudo_labels.json" if split == "train" else f"pseudo_labels_{split}.json")
 
 
+def panoptic(method: str, split: str = "train") -> Path:
+    """The JSON of the panoptic output of methods that make one; its PNGs lie in the folder of its name."""
+    return method_data(method) / ("panoptic.json" if split == "train" else f"panoptic_{split}.json")
+
+
+def label_maps(method: str) -> Path:
+    """The list of label maps that a method keeps of its training images: cues, rounds of refinement."""
+    return method_data(method) / "maps.json"
+
+
 def predictions(method: str) -> Path:
     """The detector's masks on the validation images: COCO results."""
     return method_data(method) / "predictions.json"

@@ -39,7 +39,8 @@ def steps(drops: tuple[float, ...], gamma: float = 0.1) -> Schedule:
 
 
 SCHEDULES: dict[str, Schedule] = {"polynomial": polynomial(0.9), "one_cycle": one_cycle(), "cosine": cosine(),
-                                  "thirds": steps((1 / 3, 2 / 3)), "constant": lambda done: 1.0}
+                                  "thirds": steps((1 / 3, 2 / 3)), "last_third": steps((2 / 3,)),
+                                  "constant": lambda done: 1.0}
 
 
 def warmed_up(schedule: Schedule, warmup_steps: int, total: int) -> Schedule:

@@ -55,9 +55,10 @@ class TrainingSettings(Settings):
     epochs: int = Field(10, ge=1, description="passes over the training samples (not in the papers)")
     batch_size: int = Field(16, ge=1, description="samples per step, over all processes (not in the papers)")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer (not in the papers)")
-    schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field(
+    schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "last_third", "constant"] = Field(
         "polynomial", description="how the rate changes: polynomial (power 0.9), one_cycle, cosine, thirds (a tenth "
-                                  "after each third of the steps) or constant (not in the papers)")
+                                  "after each third of the steps), last_third (a tenth in the last third) or constant "
+                                  "(not in the papers)")
     learning_rate: float = Field(0.01, gt=0, description="highest rate (not in the papers)")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd (not in the papers)")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the papers)")

@@ -43,6 +43,25 @@ class Samples(Protocol):
     def sample(self, index: int, generator: np.random.Generator) -> Batch: ...
 
 
+class InTurn:
+    """A number of samples that come round and round, so that a training can be counted in steps.
+
+    Args:
+        samples: what comes round; every one as often as the others, to within one.
+        count: how many samples one pass has.
+    """
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self.samples, self.count = samples, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample(self, index: int, generator: np.random.Generator) -> Batch:
+        """Of the sample whose turn it is."""
+        return self.samples.sample(index % len(self.samples), generator)
+
+
 @dataclass
 class Training:
     """What a method brings to a training; all else is written here.
@@ -73,7 +92,7 @@ class Training:
 
 def train_stage(file: str, params: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
                 build: Callable[[torch.device], Training], *, inputs: Sequence[Path], parameters: object,
-                output: Path) -> None:
+                output: Path, steps: int = 0, part: str = "") -> None:
     """The whole of a stage that trains: processes, device, work folder, training, weights, curves.
 
     Args:
@@ -86,15 +105,20 @@ def train_stage(file: str, params: Path, settings: TrainingSettings, runtime: Ru
         inputs: files and folders that the result depends on.
         parameters: settings that it depends on beside ``settings``.
         output: folder that gets ``weights.pt``, ``curves/`` and what ``finish`` writes.
+        steps: length of the training, where it is counted in steps: then in place of ``settings.epochs``.
+        part: of the stage, where it has several trainings (see ``Work``).
     """
     distributed.launch(file, params, runtime.processes)
-    with Work(file, inputs, [seed, runtime.precision, settings, parameters]) as work:
-        train_network(work.folder, settings, runtime, seed, build, name=output.parts[-2:], description=work.stage)
+    with Work(file, inputs, [seed, runtime.precision, settings, parameters, *([steps] if steps else [])],
+              part=part) as work:
+        train_network(work.folder, settings, runtime, seed, build, name=output.parts[-2:], description=work.stage,
+                      steps=steps)
         work.publish({"result": output})
 
 
 def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
-                  build: Callable[[torch.device], Training], *, name: Sequence[str], description: str) -> None:
+                  build: Callable[[torch.device], Training], *, name: Sequence[str], description: str,
+                  steps: int = 0) -> None:
     """The training of ``train_stage`` inside a work folder, for a stage that does more; it goes on where it was.
 
     Args:
@@ -103,6 +127,7 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
         settings, runtime, seed, build: as for ``train_stage``.
         name: of the network; its initial weights depend on the seed and on it.
         description: of the progress bar.
+        steps: as for ``train_stage``.
     """
     if (folder / "result").exists():
         return
@@ -116,8 +141,10 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
         optimizer = make_optimizer(settings.optimizer, [dict(group) for group in groups], settings.learning_rate,
                                    settings.weight_decay, settings.momentum)
         batch_size = min(settings.batch_size, len(training.samples))
-        total = settings.epochs * steps_per_epoch(len(training.samples), batch_size)
-        fit(model, training.losses, training.samples, optimizer, epochs=settings.epochs, batch_size=batch_size,
+        samples = InTurn(training.samples, steps * batch_size) if steps else training.samples
+        epochs = 1 if steps else settings.epochs
+        total = epochs * steps_per_epoch(len(samples), batch_size)
+        fit(model, training.losses, samples, optimizer, epochs=epochs, batch_size=batch_size,
             schedule=warmed_up(SCHEDULES[settings.schedule], settings.warmup_steps, total), folder=folder, seed=seed,
             runtime=runtime, description=description, collate=training.collate, clip_norm=settings.clip_norm or None,
             after_step=training.after_step, extra_state=training.extra_state,

@@ -61,7 +61,7 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
                build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]], inputs: Sequence[Path],
                parameters: object, output: Path | None, description: str, suffix: str = ".npz",
                write: Callable[[Path, Any], None] | None = None,
-               finish: Callable[[Path], Mapping[str, str | Path]] | None = None) -> None:
+               finish: Callable[[Path], Mapping[str, str | Path]] | None = None, part: str = "") -> None:
     """The whole of a stage that looks at images, one after the other, with a network: one result file per item.
 
     With ``runtime.processes`` each process takes every so-many-th item on a device of its own. Items whose file is
@@ -84,9 +84,10 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         write: writes a result to a path, atomically.
         finish: called with the folder of all results, on one process; it may write further files beside that folder and
             gives ``{name in the work folder: destination}`` of them.
+        part: of the stage, where it walks several times (see ``Work``).
     """
     distributed.launch(file, params, runtime.processes)
-    with Work(file, inputs, parameters) as work:
+    with Work(file, inputs, parameters, part=part) as work:
         folder = work.subfolder("results")
         walk(folder, runtime, items, key=key, load=load, build=build, description=description, suffix=suffix,
              write=write)
@@ -104,7 +105,7 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
         folder: of the results; when this returns, on any process, those of all processes are there.
     """
     write = write or (_write_arrays if suffix == ".npz" else write_json)
-    _wait_for_all()  # the first process tidies up the work folder before any other writes into it
+    wait_for_all()  # the first process tidies up the work folder before any other writes into it
     for name in items:
         (folder / name).mkdir(parents=True, exist_ok=True)
     everything = [(name, item) for name, group in items.items() for item in group]
@@ -120,15 +121,15 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
             done = len(own) - len(missing)
             for (name, item), loaded in ahead(missing, lambda pair: load(pair[1]), description, len(own), done):
                 write(path(name, item), infer(name, item, loaded))
-    _wait_for_all()
+    wait_for_all()
 
 
 def _write_arrays(path: Path, arrays: Any) -> None:
     write_npz(path, **arrays)
 
 
-def _wait_for_all() -> None:
-    """Until every process is here. Nothing happens where there is one."""
+def wait_for_all() -> None:
+    """Return when every process of the stage is here; at once where there is one."""
     if distributed.world_size() == 1:
         return
     if not torch.distributed.is_initialized():

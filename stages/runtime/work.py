@@ -84,12 +84,14 @@ class Work:
         parameters: settings that the work depends on; anything that JSON can hold, or models.
         root: folder of all work.
         patience_seconds: how long another process is waited for [s].
+        part: of the stage, where it does several pieces of work: each has a folder and a lock of its own, and may be
+            taken up while the stage's own is open.
     """
 
     def __init__(self, file: str | Path, inputs: Sequence[str | Path], parameters: object, root: Path = layout.WORK,
-                 patience_seconds: float = 20.0) -> None:
+                 patience_seconds: float = 20.0, part: str = "") -> None:
         self.patience_seconds = patience_seconds
-        self.stage = name_of(file)
+        self.stage = f"{name_of(file)}-{part}" if part else name_of(file)
         self.root = root
         self.folder = root / f"{self.stage}-{digest_of(file, inputs, parameters)}"
         self._lock: IO[str] | None = None

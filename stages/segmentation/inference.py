@@ -71,6 +71,55 @@ def infer_semantic(model: DenseModel, image: Tensor, *, scales: Sequence[float] 
     return total.div_(len(scales))  # in place: a map per class is what takes the memory
 
 
+def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 512, flip: bool = False) -> Tensor:
+    """Logits on the cells of the network's grid, averaged over overlapping tiles and perhaps the mirrored image.
+
+    What an image of any size is kept as between two steps of work: a cell of stride 8 stands for 64 pixels. At the
+    pixels, ``cells_to_pixels`` gives what the network itself would.
+
+    Args:
+        model: in evaluation mode, on the image's device.
+        image: (3, H, W) uint8 RGB.
+        max_pixels: most pixels that are looked at at once; a larger image is cut into tiles.
+        flip: also look at the mirrored image.
+
+    Returns:
+        (classes, ceil(H / stride), ceil(W / stride)) float32.
+    """
+    sides = (image.shape[-2], image.shape[-1])
+    grid = model.grid
+    cells = (-(-sides[0] // round(grid.stride)), -(-sides[1] // round(grid.stride)))
+    tile = tile_sides(*sides, max_pixels)
+    rows, columns = spans(sides[0], tile[0]), spans(sides[1], tile[1])
+    row_shares, column_shares = (shares_at(found, side, grid.origin + grid.stride * torch.arange(
+        count, dtype=torch.float64) + 0.5) for found, side, count in ((rows, sides[0], cells[0]),
+                                                                       (columns, sides[1], cells[1])))
+    total: Tensor | None = None
+    for (top, bottom), share_y in zip(rows, row_shares, strict=True):
+        for (left, right), share_x in zip(columns, column_shares, strict=True):
+            y, x = _covered(share_y), _covered(share_x)
+            pixels = image[None, :, top:bottom, left:right].float() / 255
+            logits = model.cells(torch.cat([pixels, pixels.flip(-1)]) if flip else pixels).float()
+            down, across = (Grid(grid.stride, grid.origin + grid.stride * first - start)
+                            for first, start in ((y[0], top), (x[0], left)))
+            size = (y[1] - y[0], x[1] - x[0])
+            found = resample(logits[:1], grid, down, size, (grid, across))[0]
+            if flip:  # pixel p of the tile is pixel width - 1 - p of its mirror image
+                back = Grid(-grid.stride, right - left - 1 - across.origin)
+                found = (found + resample(logits[1:], grid, down, size, (grid, back))[0]) / 2
+            if total is None:
+                total = found.new_zeros(len(found), *cells)
+            share = share_y[y[0]:y[1], None] * share_x[x[0]:x[1]]
+            total[:, y[0]:y[1], x[0]:x[1]] += found * share.to(found)
+    assert total is not None, "an image has a pixel"
+    return total
+
+
+def cells_to_pixels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Logits (C, h, w) on the cells of a grid to those of an image's pixels, (C, *size), bilinearly."""
+    return resample(logits[None], grid, Grid(1, 0), size)[0]
+
+
 def most_likely(probabilities: Tensor, classes: Sequence[int] | None = None, confidence: float = 0.0) -> np.ndarray:
     """The class of highest probability at every pixel; of equal ones the first.
 
@@ -124,7 +173,11 @@ def shares(found: Sequence[Span], length: int, pixels: int) -> Tensor:
     Returns:
         (tiles, pixels) float32, the sum over the tiles 1.
     """
-    at = (torch.arange(pixels, dtype=torch.float64) + 0.5) * (length / pixels)
+    return shares_at(found, length, (torch.arange(pixels, dtype=torch.float64) + 0.5) * (length / pixels))
+
+
+def shares_at(found: Sequence[Span], length: int, at: Tensor) -> Tensor:
+    """As ``shares``, at positions (n,) of the view, which count from its edge: (tiles, n) float32."""
     rows = []
     for start, end in found:
         overlap = (end - start) // _OVERLAP

@@ -82,10 +82,25 @@ def category_map(indices: np.ndarray, category_ids: Sequence[int]) -> np.ndarray
     Returns:
         (H, W) uint8, or uint16 where a category id is above 254, so that all maps of a data set are of one kind.
     """
-    undecided = _UNDECIDED_WIDE if _UNDECIDED in category_ids else _UNDECIDED
-    kind = np.uint16 if max(category_ids, default=0) >= _UNDECIDED else np.uint8
+    undecided, kind = _undecided(category_ids)
     # IGNORE, -1, finds the last entry.
     return np.array([0, *category_ids, undecided], kind)[indices]
+
+
+def id_map(values: np.ndarray, category_ids: Sequence[int]) -> np.ndarray:
+    """Category ids (H, W), 0 background, :data:`IGNORE` undecided, as what a semantic PNG holds.
+
+    Returns:
+        (H, W) of the type that ``category_map`` gives.
+    """
+    undecided, kind = _undecided(category_ids)
+    return np.where(values == IGNORE, undecided, values).astype(kind)
+
+
+def _undecided(category_ids: Sequence[int]) -> tuple[int, type[np.uint8] | type[np.uint16]]:
+    """What means undecided in the maps of a data set, and their type."""
+    return (_UNDECIDED_WIDE if _UNDECIDED in category_ids else _UNDECIDED,
+            np.uint16 if max(category_ids, default=0) >= _UNDECIDED else np.uint8)
 
 
 def write_semantic_png(path: str | Path, category_ids: np.ndarray) -> None:

@@ -13,69 +13,69 @@ from torch import Tensor, nn
 
 from stages.cues.backbone import Backbone, Grid, resample
 from stages.runtime.errors import UserError
-from stages.segmentation.settings import SegmentationSettings
+from stages.segmentation.settings import FeatureSettings
 
 PIXELS = Grid(1, 0)
 _FINE = 4  # stride of the features that DeepLabV3+ adds to those of its pyramid [px]
 _GROUPS = 32
 
 
-class SegmentationNetwork(nn.Module):
-    """RGB images to logits of background and classes, at the images' resolution.
+class DenseFeatures(nn.Module):
+    """RGB images to features on the cells of a grid: a backbone under a decoder.
 
     The decoders' parts are used without their interpolations, which assume that the corners of all maps coincide
     (up to a cell off at the far border): every map is resampled from where its cells lie. That, and pooling by matrix
     products, also keeps gradients deterministic on a GPU.
 
+    Attributes:
+        grid: where the cells lie.
+        width: number of features.
+
     Args:
-        settings: see ``SegmentationSettings``.
-        classes: number of classes beside background, which is channel 0.
+        settings: see ``FeatureSettings``.
     """
 
     decoder: Any  # a library without types
 
-    def __init__(self, settings: SegmentationSettings, classes: int) -> None:
+    def __init__(self, settings: FeatureSettings) -> None:
         super().__init__()
         self.settings = settings
         self.backbone = dilated_backbone(settings)
-        channels = settings.decoder_channels
+        self.width = settings.decoder_channels
+        self.grid = self.backbone.grids[-1]
+        if settings.architecture == "plain":
+            self.decoder = nn.Identity()
+            self.width = self.backbone.channels[-1]
+            return
         if settings.architecture == "pspnet":
-            self.decoder = PSPDecoder([self.backbone.channels[-1]], out_channels=channels, dropout=settings.dropout)
-            self.head = nn.Conv2d(channels, 1 + classes, 3, padding=1)
-            self.grid = self.backbone.grids[-1]
+            self.decoder = PSPDecoder([self.backbone.channels[-1]], out_channels=self.width, dropout=settings.dropout)
         else:
             strides = [grid.stride for grid in self.backbone.grids]
             if _FINE not in strides:
                 raise UserError(f"backbone {settings.backbone.name!r} has no features of stride {_FINE}, which "
                                 f"deeplabv3plus needs (it has {strides}); choose pspnet or another backbone")
             self.fine = strides.index(_FINE)
-            widths = [0, 0, self.backbone.channels[self.fine], self.backbone.channels[-1]]
-            self.decoder = DeepLabV3PlusDecoder(widths, 5, channels, settings.atrous_rates, 16, True, settings.dropout)
-            self.head = nn.Conv2d(channels, 1 + classes, 1)
             self.grid = self.backbone.grids[self.fine]
+            widths = [0, 0, self.backbone.channels[self.fine], self.backbone.channels[-1]]
+            self.decoder = DeepLabV3PlusDecoder(widths, 5, self.width, settings.atrous_rates, 16, True,
+                                                settings.dropout)
         initialize_decoder(self.decoder)
-        initialize_head(self.head)
         _choose_norm(self.decoder, settings.decoder_norm)
         self.decoder.to(memory_format=torch.channels_last)
-        self.train()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """RGB images (N, 3, H, W), uint8 or float in 0..1, of any size, to logits (N, 1 + classes, H, W)."""
-        height, width = images.shape[-2:]
-        return resample(self.cells(images), self.grid, PIXELS, (height, width))
-
-    def cells(self, images: Tensor) -> Tensor:
-        """RGB images (N, 3, H, W) to logits (N, 1 + classes, h, w) of the cells of ``grid``.
+    def features(self, images: Tensor) -> Tensor:
+        """RGB images (N, 3, H, W), uint8 or float in 0..1, to (N, width, h, w) on the cells of ``grid``.
 
         The last row and column of cells may hang over the image by less than the backbone's stride.
         """
         levels = self.backbone.levels(self._padded(images))
-        features = levels[-1]
+        if self.settings.architecture == "plain":
+            return levels[-1]
         if self.settings.architecture == "pspnet":
-            return self.head(self._pyramid(features))
+            return self._pyramid(levels[-1])
         fine = levels[self.fine]
-        coarse = resample(self.decoder.aspp(features), self.backbone.grids[-1], self.grid, _size(fine))
-        return self.head(self.decoder.block2(torch.cat([coarse, self.decoder.block1(fine)], 1)))
+        coarse = resample(self.decoder.aspp(levels[-1]), self.backbone.grids[-1], self.grid, _size(fine))
+        return self.decoder.block2(torch.cat([coarse, self.decoder.block1(fine)], 1))
 
     def _padded(self, images: Tensor) -> Tensor:
         """Whole cells: sides up to a multiple of the stride, with the mean colour at the end, as random views have."""
@@ -101,7 +101,7 @@ class SegmentationNetwork(nn.Module):
             pooled.append(resample(convolution(means), rows, PIXELS, (height, width), (columns, PIXELS)))
         return self.decoder.dropout(self.decoder.conv(torch.cat([*pooled, features], 1)))
 
-    def train(self, mode: bool = True) -> SegmentationNetwork:
+    def train(self, mode: bool = True) -> DenseFeatures:
         super().train(mode)
         if self.settings.decoder_norm == "frozen":
             for module in self.decoder.modules():
@@ -111,7 +111,34 @@ class SegmentationNetwork(nn.Module):
         return self
 
 
-def dilated_backbone(settings: SegmentationSettings) -> Backbone:
+class SegmentationNetwork(DenseFeatures):
+    """RGB images to logits of background and classes, at the images' resolution.
+
+    Args:
+        settings: see ``FeatureSettings``.
+        classes: number of classes beside background, which is channel 0.
+    """
+
+    def __init__(self, settings: FeatureSettings, classes: int) -> None:
+        super().__init__(settings)
+        if settings.architecture == "pspnet":
+            self.head = nn.Conv2d(self.width, 1 + classes, 3, padding=1)
+        else:
+            self.head = nn.Conv2d(self.width, 1 + classes, 1)
+        initialize_head(self.head)
+        self.train()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB images (N, 3, H, W), uint8 or float in 0..1, of any size, to logits (N, 1 + classes, H, W)."""
+        height, width = images.shape[-2:]
+        return resample(self.cells(images), self.grid, PIXELS, (height, width))
+
+    def cells(self, images: Tensor) -> Tensor:
+        """RGB images (N, 3, H, W) to logits (N, 1 + classes, h, w) of the cells of ``grid``."""
+        return self.head(self.features(images))
+
+
+def dilated_backbone(settings: FeatureSettings) -> Backbone:
     """The backbone at its stride, dilated by timm where the settings say so, without layers behind its last level.
 
     Raises:

@@ -19,9 +19,7 @@ from stages.segmentation.labels import category_map
 from stages.segmentation.losses import semantic_losses
 from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.samples import LabelledImages
-from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
-
-"""A COCO image entry: ``id``, ``file_name``, perhaps ``tags``."""
+from stages.segmentation.settings import FeatureSettings, SegmentationSettings, SemanticInferenceSettings
 
 
 def segmentation_training(settings: SegmentationSettings, images: Sequence[Entry], pictures: Path, labels: Path,
@@ -52,10 +50,9 @@ def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings)
             for own, modules in parts]
 
 
-def describe(folder: Path, settings: SegmentationSettings, category_ids: Sequence[int]) -> None:
+def describe(folder: Path, settings: FeatureSettings, category_ids: Sequence[int]) -> None:
     """Write ``segmentation.json`` beside the weights: what they are the weights of."""
-    network = settings.model_dump(mode="json", include={
-        "architecture", "backbone", "dilate", "decoder_channels", "decoder_norm", "atrous_rates", "dropout"})
+    network = settings.model_dump(mode="json", include=set(FeatureSettings.model_fields))
     network["backbone"]["weights"] = "none"  # they are in weights.pt
     write_json(folder / "segmentation.json", {"network": network, "category_ids": list(category_ids)}, indent=2)
 
@@ -66,16 +63,25 @@ def load_segmentation(folder: Path, device: torch.device) -> tuple[SegmentationN
     Raises:
         UserError: missing or damaged files, or weights of another network.
     """
+    model, category_ids = described_network(folder)
+    load_weights(folder / "weights.pt", model)
+    return model.to(device).eval(), category_ids
+
+
+def described_network(folder: Path) -> tuple[SegmentationNetwork, list[int]]:
+    """The network that ``segmentation.json`` describes, without its weights, and the category ids of its classes.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     described = read_json(folder / "segmentation.json")
     try:
-        settings = SegmentationSettings(**described["network"])
+        settings = FeatureSettings(**described["network"])
         category_ids = [int(number) for number in described["category_ids"]]
     except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
         raise UserError(f"{folder / 'segmentation.json'}: no description of a segmentation network "
                         f"({str(error).splitlines()[0]}); delete {folder} and run `dvc repro` again") from None
-    model = SegmentationNetwork(settings, len(category_ids))
-    load_weights(folder / "weights.pt", model)
-    return model.to(device).eval(), category_ids
+    return SegmentationNetwork(settings, len(category_ids)), category_ids
 
 
 def semantic_inference(folder: Path, settings: SemanticInferenceSettings, restricted: Collection[str] = ("",)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import grouping, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
+from benchmarks import grouping, instance_crf, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -51,6 +51,14 @@ def test_references_of_the_mean_field_agree():
     assert np.allclose(mean_field.whole_window(2, 12)(), exact, atol=1e-5)
     assert np.abs(mean_field.ours(2, 12)() - exact).mean() < 0.02
     assert np.abs(mean_field.ours(2, 12)() - mean_field.pydensecrf(2, 12)()).mean() < 0.01
+
+
+def test_references_of_the_instance_crf_agree():
+    exact = instance_crf.all_pairs(24)()
+    assert np.abs(instance_crf.ours(24)() - exact).mean() < 0.005
+    assert np.abs(instance_crf.ours(24)() - instance_crf.pydensecrf(24)()).mean() < 1e-4
+    found, expected = instance_crf.training(24)(), instance_crf.all_pairs_training(24)()
+    assert np.linalg.norm(found - expected) < 0.3 * np.linalg.norm(expected)
 
 
 def test_references_of_the_point_retrieval_agree():
@@ -106,6 +114,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, lcfcn, mean_field, point_retrieval, proposals, random_walk, "
+    assert ("there are dense_crf, grouping, instance_crf, lcfcn, mean_field, point_retrieval, proposals, random_walk, "
             "refined_labels"
             in capsys.readouterr().err)

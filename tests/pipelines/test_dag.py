@@ -213,7 +213,7 @@ def test_bestie_runs_irnet_if_its_maps_are_taken_and_nothing_of_it_otherwise():
 
 def test_who_runs_the_proposals():
     wanting = [method for method in METHODS if check.wants_proposals(method)]
-    assert wanting == ["wise"]
+    assert wanting == ["panoptic", "wise"]
     assert "data/proposals" not in {dep for stage in _common().values() for dep in stage["deps"]}
     assert _outputs(_stages("proposals")["propose"], {}) == ["data/proposals"]
     made = _params(PRESETS[0], "wise")
@@ -252,7 +252,8 @@ def test_every_parameter_is_in_every_preset(method, name):
 def test_settings_that_change_nothing_rerun_nothing(method, name):
     """Of how a run is done, the number format alone changes what comes out, and of trainings only."""
     named = [entry for entry in _stages(method)[name].get("params", []) if str(entry).startswith("runtime")]
-    assert named == (["runtime.precision"] if name.startswith(("train", "retrain")) else [])
+    trains = name.startswith(("train", "retrain")) or (method, name) == ("panoptic", "refine")
+    assert named == (["runtime.precision"] if trains else [])
 
 
 def test_check_sees_every_change_of_the_code():

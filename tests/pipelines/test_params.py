@@ -126,10 +126,21 @@ def test_another_method_comes_with_the_labels_that_it_is_made_for():
     assert with_method(boxes, "exits")["annotations"]["kinds"] == ["boxes"]
     assert with_method(params, "masks")["annotations"] == params["annotations"]
     assert with_method(params, "bestie")["annotations"]["kinds"] == ["tags"]
+    assert with_method(params, "panoptic")["annotations"]["kinds"] == ["boxes", "tags"]
     points = changed(params, {"bestie.cues.source": "points"})
     assert with_method(points, "bestie")["annotations"]["kinds"] == ["tags", "points"]
     assert with_method(points, "irnet")["annotations"]["kinds"] == ["tags"]
+    mix = {**params, "annotations": {"kinds": ["tags", "masks"], "masked_images": 0.25}}
+    assert with_method(mix, "exits")["annotations"] == {"kinds": ["extreme_points", "masks"], "masked_images": 0.25}
+    assert with_method(mix, "masks")["annotations"] == mix["annotations"]
+    assert with_method({**params, "annotations": {"kinds": ["masks"]}}, "irnet")["annotations"]["kinds"] == ["tags"]
     assert params["method"] == "irnet"
+
+
+def test_panoptic_needs_boxes_and_tags(message):
+    assert "method panoptic needs boxes, found tags" in message({"method": "panoptic"})
+    assert "method panoptic needs tags, found boxes" in message({
+        "method": "panoptic", "annotations.kinds": ["boxes"]})
 
 
 def test_points_as_cues_need_points(message):

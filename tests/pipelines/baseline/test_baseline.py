@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from chain import assert_given, mixed, working_in
 from pydantic import ValidationError
 
 from pipelines.baseline.masks import simple_mask
@@ -87,6 +88,16 @@ def test_boxes_alone_will_do(workspace):
     run("stages.prepare.annotate", "pipelines.baseline.synthesize",
         changes={"annotations.kinds": ["boxes"], "baseline.masks": "ellipse"})
     assert all(row["area"] == row["bbox"][2] * row["bbox"][3] for row in labels())
+
+
+def test_images_labelled_in_full_keep_their_masks(workspace, tmp_path):
+    run("pipelines.baseline.synthesize")
+    full = mixed(workspace, tmp_path / "mix", ["extreme_points"])
+    params = (workspace / "params.yaml").read_text()
+    with working_in(tmp_path / "mix"):
+        Path("params.yaml").write_text(params)
+        run("pipelines.baseline.synthesize", "pipelines.baseline.illustrate")
+    assert_given(workspace, tmp_path / "mix", "baseline", full)
 
 
 def test_points_alone_will_not(workspace):

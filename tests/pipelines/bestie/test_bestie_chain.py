@@ -8,7 +8,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from chain import digests
+from chain import assert_given, digests, mixed
 from small_chain import HEIGHT, POINTS, STAGES, WIDTH, copy, prepare, read, run, see_no_background
 
 from stages.labels import rle
@@ -62,6 +62,19 @@ def test_what_score_measures_changes_the_figures(tags, tmp_path):
     before, after = digests(tags / "data/bestie"), digests(tmp_path / "data/bestie")
     assert after["pseudo_labels.json"] == before["pseudo_labels.json"]
     assert after["figures.json"] != before["figures.json"]
+
+
+def test_images_labelled_in_full_keep_their_masks(tags, tmp_path):
+    full = mixed(tags, tmp_path, ["tags", "points"], "data/bestie/cues", "maps", "models/bestie")
+    for path in (tmp_path / "maps").iterdir():
+        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH), np.uint8))
+    run("pipelines.bestie.infer_semantic", tmp_path)
+    for image in read(tmp_path / "data/annotations/train_weak.json")["images"]:
+        made, true = (cv2.imread(str(folder / f"{image['id']:012d}.png"), cv2.IMREAD_UNCHANGED)
+                      for folder in (tmp_path / "data/bestie/semantic", tags / "maps"))
+        assert np.array_equal(made, true if image["id"] in full else np.zeros_like(true))
+    run("pipelines.bestie.synthesize", tmp_path)
+    assert_given(tags, tmp_path, "bestie", full)
 
 
 def test_cues_of_tags(tags):

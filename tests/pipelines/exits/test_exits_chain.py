@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from chain import digests, working_in
+from chain import assert_given, digests, mixed, working_in
 
 from pipelines.workspace import ROOT, changed
 from stages.labels import rle
@@ -122,6 +123,16 @@ def test_every_object_has_one_label(workspace, split):
         top, left, bottom, right = item["extreme_points"]
         assert all(mask[y, x] for x, y in item["extreme_points"])
         assert rle.bbox(row["segmentation"]) == [left[0], top[1], right[0] - left[0] + 1, bottom[1] - top[1] + 1]
+
+
+def test_images_labelled_in_full_keep_their_masks(workspace, tmp_path):
+    full = mixed(workspace, tmp_path, ["extreme_points"], "data/exits/probabilities", "data/exits/points")
+    shutil.copy(workspace / "params.yaml", tmp_path)
+    run("pipelines.exits.synthesize", tmp_path)
+    assert_given(workspace, tmp_path, "exits", full)
+    figures = [json.loads((folder / "data/exits/figures.json").read_text())["figures"]
+               for folder in (workspace, tmp_path)]
+    assert figures[0] == figures[1], "certainty is the generator's"
 
 
 def test_curves_models_and_gallery(workspace):

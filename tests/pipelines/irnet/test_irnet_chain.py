@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from chain import digests, working_in
+from chain import assert_given, digests, mixed, working_in
 
 from stages.labels import rle
 from stages.runtime import layout
@@ -140,6 +140,22 @@ def test_semantic_pictures(workspace, weak):
         assert picture.shape == (HEIGHT, WIDTH)
         assert picture.dtype == np.uint8
         assert set(np.unique(picture)) <= {0, *image["tags"]}
+
+
+def test_images_labelled_in_full_keep_their_masks(workspace, weak, tmp_path):
+    full = mixed(workspace, tmp_path, ["tags"], "data/irnet/cams", "data/irnet/propagated", "models/irnet/classifier")
+    run("pipelines.irnet.synthesize", tmp_path)
+    assert_given(workspace, tmp_path, "irnet", full)
+    truth = json.loads((tmp_path / layout.TRUTH["train"]).read_text())
+    things = {category["id"] for category in truth["categories"] if category["isthing"]}
+    for image in weak["images"]:
+        before, after = (cv2.imread(str(folder / f"data/irnet/semantic/{layout.image_key(image)}.png"),
+                                    cv2.IMREAD_UNCHANGED) for folder in (workspace, tmp_path))
+        expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for item in truth["annotations"]:
+            if item["image_id"] == image["id"] and item["category_id"] in things:
+                expected[rle.decode(item["segmentation"])] = item["category_id"]
+        assert np.array_equal(after, expected if image["id"] in full else before)
 
 
 def test_models_and_metrics(workspace):

@@ -108,7 +108,7 @@ def test_unaries_refused(log_q, items, message):
 
 
 def test_head_is_unaries_and_mean_field():
-    head = InstanceHead(box_weight=0.5, global_weight=2.0, gaussian_weight=1.0, bilateral_weight=2.0, gaussian_xy=2.0,
+    head = InstanceHead(box_weight=0.5, global_weight=2, gaussian_weight=1, bilateral_weight=2, gaussian_xy=2.0,
                         bilateral_xy=6.0, bilateral_rgb=40.0, steps=2, normalisation="rows")
     log_q, image = semantics().float(), picture().float()
     kernels = image_kernels(image, gaussian_xy=2.0, bilateral_xy=6.0, bilateral_rgb=40.0, normalisation="rows")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from chain import digests, working_in
+from chain import assert_given, digests, mixed, working_in
 
 from stages.labels import rle
 from stages.proposals.provider import RECORD
@@ -143,6 +143,13 @@ def test_score_has_all_rows_of_table_1(workspace):
     short = json.loads((workspace / "metrics/score.json").read_text())
     assert short["proposals"] == {"provider": "boxes", "trained_on_masks": 0}
     assert list(short["method"]) == ["count_error"]
+
+
+def test_images_labelled_in_full_keep_their_masks(workspace, tmp_path):
+    full = mixed(workspace, tmp_path, ["points", "tags"], "data/wise/points", "data/wise/maps", "data/proposals")
+    run("pipelines.wise.synthesize", tmp_path)
+    assert_given(workspace, tmp_path, "wise", full)
+    assert read(tmp_path, "figures.json")["figures"] == read(workspace, "figures.json")["figures"]
 
 
 def test_gallery(workspace):

@@ -10,7 +10,7 @@ import torch
 from detector_scenes import write_params
 from pycocotools.coco import COCO
 
-from stages.detector import engines, network, predict, train
+from stages.detector import engines, finding, network, predict, train
 from stages.detector.torchvision_engine import _optimizer, rate_factor
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -198,7 +198,7 @@ def test_interrupted_prediction_goes_on(dataset, monkeypatch):
     train.main(path)
     predict.main(path)
     whole = layout.predictions("irnet").read_bytes()
-    results, seen = predict.coco_results, []
+    results, seen = finding.coco_results, []
 
     def dying(image_id, *arguments):
         seen.append(image_id)
@@ -206,7 +206,7 @@ def test_interrupted_prediction_goes_on(dataset, monkeypatch):
             raise KeyboardInterrupt
         return results(image_id, *arguments)
 
-    monkeypatch.setattr(predict, "coco_results", dying)
+    monkeypatch.setattr(finding, "coco_results", dying)
     with pytest.raises(KeyboardInterrupt):
         predict.main(path)
     predict.main(path)

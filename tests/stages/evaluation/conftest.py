@@ -10,9 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from stages.labels import rle
 from stages.labels.coco import write_instances
+from stages.labels.panoptic import png_folder, write_panoptic
+from stages.labels.segments import write_segments
 from stages.runtime import layout
-from stages.runtime.files import write_json
+from stages.runtime.files import read_json, write_json
 from tests.stages.evaluation.scenes import annotation, scene, square
 
 PARAMS: dict[str, Any] = {
@@ -56,6 +59,21 @@ def write_params(folder: Path, **changes: Any) -> Path:
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(PARAMS | changes))
     return path
+
+
+def write_perfect_output(method: str, split: str, name: str | None = None) -> None:
+    """The truth of a split as the method's panoptic output, or as another file of its folder."""
+    truth = read_json(layout.TRUTH[split])
+    path = layout.panoptic(method, split) if name is None else layout.method_data(method) / name
+    annotations = []
+    for image in truth["images"]:
+        segments, rows = np.zeros((image["height"], image["width"]), int), []
+        for item in truth["annotations"]:
+            if item["image_id"] == image["id"] and not item["iscrowd"]:
+                segments[rle.decode(item["segmentation"]) & (segments == 0)] = item["id"]
+                rows.append({"id": item["id"], "category_id": item["category_id"], "score": 1.0})
+        annotations.append(write_segments(png_folder(path), image, segments, rows))
+    write_panoptic(path, truth["images"], truth["categories"], annotations)
 
 
 def write_picture(path: Path, seed: int) -> None:

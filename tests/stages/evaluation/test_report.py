@@ -2,11 +2,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from stages.evaluation import comparison, evaluate, page, score, tables, templates
+from stages.evaluation import comparison, evaluate, gallery, page, score, tables, templates
 from stages.evaluation.gallery import choose, read_panels
 from stages.evaluation.report import REPORT, main
+from stages.labels import rle
 from stages.labels.figures import figures_path, write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -129,6 +131,17 @@ def test_tags_only_need_no_weak_picture(workspace):
     text, found = render(workspace / "params.yaml")
     assert "Weak label" not in found.captions
     assert 'aria-label="Tags"' in text
+
+
+def test_weak_labels_count_single_objects(workspace):
+    """Crowds and stuff, which boxes and images labelled in full bring along, are drawn and are no objects."""
+    image = {"id": 10, "file_name": "train_10.jpg", "tags": []}
+    mask = rle.encode(np.ones((60, 80), bool))
+    rows = [{"category_id": 40, "segmentation": mask}, {"category_id": 2, "bbox": [1, 2, 30, 20], "iscrowd": 1},
+            {"category_id": 2, "bbox": [5, 6, 7, 8], "iscrowd": 0}]
+    sources = gallery.Sources({10: rows}, None, None, None, {}, frozenset({2}))
+    panels = gallery.entry(image, sources, [], layout.IMAGES, 80, 0.5).panels
+    assert [(panel.title, panel.note) for panel in panels] == [("Image", ""), ("Weak label", "1 object")]
 
 
 def test_gallery_can_be_left_out(workspace):

@@ -8,7 +8,7 @@ from stages.prepare.settings import AnnotationSettings, DatasetSettings
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"kind": "cocoo"}, "'shapes', 'coco', 'lvis', 'voc', 'kitti' or 'folder'"),
+    ({"kind": "cocoo"}, "'shapes', 'coco', 'panoptic', 'lvis', 'voc', 'kitti', 'cityscapes' or 'folder'"),
     ({"kind": "coco", "split": 0.2, "val": "v.json"}, "exclude each other"),
     ({"kind": "shapes", "split": 0.2}, "split: no meaning for kind shapes"),
     ({"kind": "voc", "train_more": [{"file": "a.json", "images": "b"}]}, "train_more: no meaning for kind voc"),

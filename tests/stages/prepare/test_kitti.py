@@ -84,8 +84,10 @@ def test_points_are_the_middles_of_boxes(root, desk):
     assert (car["category_id"], car["point"], car["bbox"]) == (1, [4, 2.5], [1, 1, 6, 3])
     assert (person["category_id"], person["point"]) == (2, [9.25, 4.5])
     assert weak["train"]["info"]["source"] == "input" and weak["val"]["info"]["source"] == "truth"
-    # Crowds get no labels.
-    assert len(weak["val"]["annotations"]) == 2 * 3
+    # Crowds keep class and box, and nothing else.
+    crowds = [item for item in weak["val"]["annotations"] if item["iscrowd"]]
+    assert [(item["category_id"], item["bbox"], "point" in item) for item in crowds] == [(1, [9, 0, 3, 1], False)] * 2
+    assert len(weak["val"]["annotations"]) == 2 * 4
 
 
 def test_lists_of_names(root, desk):

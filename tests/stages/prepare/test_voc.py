@@ -68,6 +68,11 @@ def test_train_aug(root, desk):
     assert (rle.decode(monitor["segmentation"]) == (OBJECTS == 1)).all()
     assert all(item["iscrowd"] == 0 for item in truth["train"]["annotations"])
     assert truth["train"]["info"] == {"truth": "masks"}
+    # 255 is void; SBD has no such value.
+    voids = [image.get("void") for image in truth["train"]["images"]]
+    assert (rle.decode(voids[0]) == (OBJECTS == 255)).all() and voids[1:] == [None, None]
+    weak = desk.annotate(kinds=["tags", "masks"], masked_images=[2007000032])["train"]["images"]
+    assert weak[0]["void"] == voids[0] and "void" not in weak[1]
 
 
 def test_train_alone_needs_no_sbd(root, desk):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.propagation import permutohedral as module
-from stages.propagation.permutohedral import _elevate, build_lattice, filter_values
+from stages.propagation.permutohedral import _elevate, build_lattice, filter_values, scaled, transposed
 
 
 def normal(*shape, seed=0):
@@ -90,15 +90,25 @@ def test_transposed_filter_is_the_transposed_matrix():
     """It blurs in the reversed order; the order as it is would be wrong, as blurs lose what leaves the points."""
     lattice = build_lattice(normal(1, 5, 120))
     matrix = filter_values(lattice, torch.eye(120, dtype=torch.float64))
-    transposed = filter_values(lattice, torch.eye(120, dtype=torch.float64), transposed=True)
-    assert (transposed - matrix.T).norm() < 1e-14 * matrix.norm()
+    back = filter_values(transposed(lattice), torch.eye(120, dtype=torch.float64))
+    assert (back - matrix.T).norm() < 1e-14 * matrix.norm()
     assert (matrix - matrix.T).norm() > 0.01 * matrix.norm()
+
+
+def test_scaled_filter():
+    lattice = build_lattice(normal(1, 5, 60))
+    before, after = normal(60, seed=1), normal(60, seed=2)
+    matrix = filter_values(lattice, torch.eye(60, dtype=torch.float64))
+    for first, second, expected in ((before, after, after[:, None] * matrix * before), (None, after, after[:, None] *
+                                    matrix), (before, None, matrix * before), (None, None, matrix)):
+        found = filter_values(scaled(lattice, first, second), torch.eye(60, dtype=torch.float64))
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_adjoint_in_single_precision():
     lattice = build_lattice(normal(1, 5, 3000).float())
     values, others = normal(3000, 4, seed=1).float(), normal(3000, 4, seed=2).float()
-    forward, back = filter_values(lattice, values), filter_values(lattice, others, transposed=True)
+    forward, back = filter_values(lattice, values), filter_values(transposed(lattice), others)
     scale = float(forward.double().norm() * others.double().norm())
     assert abs(float((forward.double() * others).sum() - (values.double() * back).sum())) < 1e-6 * scale
     unreversed = filter_values(lattice, others)

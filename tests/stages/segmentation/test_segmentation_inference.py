@@ -10,7 +10,15 @@ from torch import nn
 from torch.nn import functional
 
 from stages.cues.backbone import Grid
-from stages.segmentation.inference import infer_semantic, most_likely, shares, spans, tile_sides
+from stages.segmentation.inference import (
+    cells_to_pixels,
+    infer_cells,
+    infer_semantic,
+    most_likely,
+    shares,
+    spans,
+    tile_sides,
+)
 from stages.segmentation.labels import IGNORE
 from stages.segmentation.network import SegmentationNetwork
 
@@ -153,3 +161,33 @@ def test_what_is_not_sure_is_undecided():
     probabilities = torch.tensor([[[0.5, 0.1, 0.6]], [[0.5, 0.9, 0.4]]])
     assert most_likely(probabilities, [0, 4]).tolist() == [[0, 4, 0]]
     assert most_likely(probabilities, [0, 4], 0.6).tolist() == [[IGNORE, 4, 0]]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(150, 201), (70, 300), (1, 1), (300, 9)])
+def test_cells_of_tiles_are_those_of_the_image(size, flip):
+    image = picture(*size)
+    expected = infer_cells(Pointwise(), image, max_pixels=10**9)
+    tiled = Pointwise()
+    found = infer_cells(tiled, image, max_pixels=4096, flip=flip)
+    assert found.shape == (3, *size)
+    assert torch.allclose(found, expected, atol=1e-3), "a pointwise network sees the same in the mirror"
+    assert max(rows * columns for rows, columns in tiled.views) <= 4096
+
+
+@pytest.mark.parametrize("size", [(150, 201), (97, 64), (3, 400)])
+def test_cells_at_the_pixels_are_what_the_network_gives(size):
+    model = SegmentationNetwork(settings("pspnet"), 2).eval()
+    image = picture(*size)
+    with torch.no_grad():
+        cells = infer_cells(model, image, max_pixels=10**9)
+        assert cells.shape == (3, -(-size[0] // 8), -(-size[1] // 8))
+        assert torch.allclose(cells_to_pixels(cells, model.grid, size), model(image[None])[0], atol=1e-4)
+
+
+def test_logits_of_tiles_are_averaged():
+    """Far from where tiles are cut, a tile sees what the whole image shows; a cut's padding has no say."""
+    image, model = picture(180, 260), Strided()
+    with torch.no_grad():
+        whole, tiled = (infer_cells(model, image, max_pixels=cap) for cap in (10**9, 4096))
+    assert torch.allclose(whole, tiled, atol=1e-4)

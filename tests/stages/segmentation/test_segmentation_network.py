@@ -15,7 +15,8 @@ from stages.segmentation.labels import IGNORE
 from stages.segmentation.losses import cross_entropy
 from stages.segmentation.network import SegmentationNetwork, _means, dilated_backbone
 
-ARCHITECTURES = ["pspnet", "deeplabv3plus"]
+DECODERS = ["pspnet", "deeplabv3plus"]
+ARCHITECTURES = [*DECODERS, "plain"]
 VGG = {"name": "vgg11", "arguments": {"mlp_ratio": 0.002}}
 
 
@@ -60,7 +61,7 @@ def make_linear(model: SegmentationNetwork) -> None:
         wide = model.backbone.channels[-1]
         with torch.no_grad():
             model.decoder.conv[0].weight[:, :-wide] = 0  # the pooled features come first
-    else:
+    elif model.settings.architecture == "deeplabv3plus":
         nn.init.zeros_(model.decoder.aspp[0].convs[4][1].weight)
 
 
@@ -101,7 +102,7 @@ def test_dilation_keeps_the_field_of_view():
     assert dilated.grid.stride == plain.grid.stride == 8
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_statistics_stay(architecture, frozen):
     torch.manual_seed(0)
@@ -127,7 +128,7 @@ def test_frozen_statistics_stay(architecture, frozen):
         assert not any(value.requires_grad for norm in norms(model) for value in norm.parameters())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 def test_one_small_image_a_step(architecture, norm):
     model = SegmentationNetwork(settings(architecture, decoder_norm=norm), 2)
@@ -140,7 +141,7 @@ def test_one_small_image_a_step(architecture, norm):
     assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_an_image_of_which_nothing_is_known_moves_nothing(architecture):
     model = SegmentationNetwork(settings(architecture), 2)
     cross_entropy(model(torch.rand(2, 3, 33, 40)), torch.full((2, 33, 40), IGNORE)).backward()
