@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import grouping, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
+from benchmarks import grouping, instance_map, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -71,6 +71,13 @@ def test_references_of_wise_agree():
     assert grouping.with_background(**size)().max() == 5
 
 
+def test_references_of_the_instance_map_agree():
+    for iterations in (3, 60):
+        expected = instance_map.in_numpy(iterations, height=30, width=41)()
+        assert (instance_map.ours(iterations, height=30, width=41)() == expected).all()
+        assert expected.max() > 2
+
+
 @pytest.mark.parametrize("instances", [1, 5, 20])
 def test_references_of_the_refined_labels_agree(instances):
     ours, reference = (make(2, 130, instances)() for make in (refined_labels.vectorised, refined_labels.plain))
@@ -106,6 +113,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, lcfcn, mean_field, point_retrieval, proposals, random_walk, "
-            "refined_labels"
+    assert ("there are dense_crf, grouping, instance_map, lcfcn, mean_field, point_retrieval, proposals, "
+            "random_walk, refined_labels"
             in capsys.readouterr().err)
