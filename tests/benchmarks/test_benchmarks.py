@@ -6,7 +6,17 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import grouping, instance_map, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
+from benchmarks import (
+    grouping,
+    instance_map,
+    irnet_image,
+    lcfcn,
+    mean_field,
+    point_retrieval,
+    random_walk,
+    refined_labels,
+    run,
+)
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -78,6 +88,14 @@ def test_references_of_the_instance_map_agree():
         assert expected.max() > 2
 
 
+def test_the_cpus_share_of_an_image():
+    size = {"height": 60, "width": 80}
+    ours, reference = (irnet_image.areas(engine, **size)() for engine in ("lattice", "pydensecrf"))
+    assert (ours != reference).mean() < 0.02
+    assert len(np.unique(ours)) > 2
+    assert irnet_image.whole(**size)().sum() > 0
+
+
 @pytest.mark.parametrize("instances", [1, 5, 20])
 def test_references_of_the_refined_labels_agree(instances):
     ours, reference = (make(2, 130, instances)() for make in (refined_labels.vectorised, refined_labels.plain))
@@ -113,6 +131,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, instance_map, lcfcn, mean_field, point_retrieval, proposals, "
+    assert ("there are dense_crf, grouping, instance_map, irnet_image, lcfcn, mean_field, point_retrieval, proposals, "
             "random_walk, refined_labels"
             in capsys.readouterr().err)
