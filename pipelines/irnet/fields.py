@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.irnet.network import IRNet, build_irnet
+from pipelines.irnet.network import IRNet, load_irnet
 from pipelines.irnet.settings import IRNetSettings
 from stages.cues.backbone import Grid, resample
 from stages.cues.views import view, view_size
 from stages.labels.coco import Entry
-from stages.runtime.weights import load_weights
 
 
 def field_inference(classifier: Path, irnet: Path, device: torch.device,
@@ -34,19 +33,20 @@ def field_inference(classifier: Path, irnet: Path, device: torch.device,
     Raises:
         UserError: weights that are missing, or do not fit the settings.
     """
-    model = build_irnet(classifier, settings, device).eval()
-    load_weights(irnet / "weights.pt", model, without="backbone.")
+    model = load_irnet(irnet, classifier, settings, device)
 
     def infer(folder: str, image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
-        displacement, boundary = fields(model, pixels.to(device), settings.inference.flip,
-                                        settings.inference.max_pixels)
+        chosen = settings.inference
+        displacement, boundary = fields(model, pixels.to(device), chosen.flip, chosen.max_pixels,
+                                        chosen.flip_displacement)
         return {"displacement": displacement.cpu().numpy().astype(np.float16),
                 "boundary": boundary.cpu().numpy().astype(np.float16)}
 
     return infer
 
 
-def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.inf) -> tuple[Tensor, Tensor]:
+def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.inf, flip_displacement: bool = True
+           ) -> tuple[Tensor, Tensor]:
     """Displacement and boundary of one image.
 
     Args:
@@ -54,6 +54,7 @@ def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.in
         pixels: (3, H, W) uint8 RGB on the model's device.
         flip: average with the mirror image.
         max_pixels: a larger image is looked at at the largest scale that fits.
+        flip_displacement: with ``flip``, average the displacement, too, and not the boundary alone.
 
     Returns:
         Displacement (2, h, w), (dy, dx) in cells of the image's grid, and boundary (h, w) in 0..1, both on
@@ -76,7 +77,8 @@ def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.in
         mirrored = mirrored * torch.tensor([1.0, -1.0, 1.0], device=mirrored.device).view(1, 3, 1, 1)
         # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere if they overhang.
         target = Grid(-grid.stride, size[1] - 1 - grid.origin)
-        both = (both + resample(mirrored, rows, grid, (cells[0], cells[1]), (columns, target))) / 2
+        mean = (both + resample(mirrored, rows, grid, (cells[0], cells[1]), (columns, target))) / 2
+        both = mean if flip_displacement else torch.cat([both[:, :2], mean[:, 2:]], dim=1)
     if shown != size:
         both = both / torch.tensor([*ratios, 1.0], device=both.device).view(1, 3, 1, 1)
     return both[0, :2], both[0, 2]

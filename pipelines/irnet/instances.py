@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch.nn import functional
 
 
 def refine_displacement(displacement_yx: np.ndarray, iterations: int) -> np.ndarray:
@@ -16,33 +18,26 @@ def refine_displacement(displacement_yx: np.ndarray, iterations: int) -> np.ndar
     Returns:
         (2, h, w) float32.
     """
-    field = np.asarray(displacement_yx, np.float32)
+    field = torch.from_numpy(np.ascontiguousarray(displacement_yx, np.float32))
     height, width = field.shape[1:]
-    here = np.indices((height, width)).astype(np.float32)
-    border = np.array([height - 1, width - 1], np.float32).reshape(2, 1, 1)
-    refined = field.copy()
+    # PyTorch's grids hold (x, y) in -1..1; read in NumPy, the field would take ten times as long.
+    half = torch.tensor([width - 1, height - 1]) / 2
+    here = torch.stack(torch.meshgrid(_span(width), _span(height), indexing="xy"), dim=-1)
+    unit = field.flip(0)[None] / half.clamp(min=0.5)[:, None, None]  # a map one cell wide leaves no way to go
+    targets = (here + unit[0].permute(1, 2, 0)).clamp(-1, 1)
     for _ in range(iterations):
-        target = np.clip(here + refined, 0, border)
-        step = _bilinear(field, target)
-        moved = np.clip(target + step, 0, border) - here
-        if np.abs(moved - refined).max() < 1e-3:
-            return moved
-        refined = moved
-    return refined
+        step = functional.grid_sample(unit, targets[None], padding_mode="border", align_corners=True)[0]
+        moved = (targets + step.permute(1, 2, 0)).clamp_(-1, 1)
+        still = bool((((moved - targets).abs().amax(dim=(0, 1)) * half) < 1e-3).all())
+        targets = moved
+        if still:
+            break
+    return ((targets - here) * half).permute(2, 0, 1).flip(0).numpy() if iterations else field.numpy().copy()
 
 
-def _bilinear(field: np.ndarray, at_yx: np.ndarray) -> np.ndarray:
-    """Values of (C, h, w) at (2, h', w') positions inside the map."""
-    height, width = field.shape[1:]
-    y, x = at_yx
-    y0 = np.minimum(y.astype(np.intp), max(height - 2, 0))
-    x0 = np.minimum(x.astype(np.intp), max(width - 2, 0))
-    y1, x1 = np.minimum(y0 + 1, height - 1), np.minimum(x0 + 1, width - 1)
-    fy, fx = y - y0.astype(y.dtype), x - x0.astype(x.dtype)  # float32 minus int64 would be float64
-    flat = field.reshape(len(field), -1)
-    top = flat[:, y0 * width + x0] * (1 - fx) + flat[:, y0 * width + x1] * fx
-    bottom = flat[:, y1 * width + x0] * (1 - fx) + flat[:, y1 * width + x1] * fx
-    return top * (1 - fy) + bottom * fy
+def _span(cells: int) -> torch.Tensor:
+    """Middles of a row of cells in the units of a grid, whose border cells lie at -1 and 1."""
+    return torch.linspace(-1, 1, cells) if cells > 1 else torch.zeros(1)
 
 
 def instance_map(displacement_yx: np.ndarray, refinements: int, centroid: float) -> np.ndarray:

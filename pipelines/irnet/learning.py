@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.irnet.fields import fields, mean_displacement
 from pipelines.irnet.losses import relation_losses
-from pipelines.irnet.network import build_irnet
+from pipelines.irnet.network import build_irnet, trained_state
 from pipelines.irnet.relations import IGNORE
 from pipelines.irnet.samples import RelatedImages
 from pipelines.irnet.settings import IRNetSettings
@@ -49,10 +49,11 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
 
     def losses(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         displacement, boundary = network(batch["image"])
-        terms = relation_losses(displacement, boundary, batch["labels"], chosen.radius)
+        terms = relation_losses(displacement, boundary, batch["labels"], chosen.radius, chosen.axes)
         # The branches share nothing but the frozen backbone, so a factor on the displacement losses is the same as a
         # factor on the gradient which that branch receives (section 6.1).
-        return {name: term * (chosen.displacement_factor if name.startswith("displacement") else 1.0)
+        share = 0.5 if chosen.halved else 1.0
+        return {name: term * share * (chosen.displacement_factor if name.startswith("displacement") else 1.0)
                 for name, term in terms.items()}
 
     def displacements() -> Iterator[tuple[Tensor, np.ndarray | None]]:
@@ -69,5 +70,5 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
     def subtract_mean(folder: Path) -> None:
         model.displacement_mean += mean_displacement(displacements()).to(device)
 
-    return Training(model, losses, samples, finish=subtract_mean, state=lambda: {
-        name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")})
+    return Training(model, losses, samples, finish=subtract_mean,
+                    state=lambda: trained_state(model, chosen))

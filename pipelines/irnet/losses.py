@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +13,8 @@ from stages.propagation.affinity import line_highest
 from stages.propagation.pairs import neighbour_offsets, pair_views
 
 
-def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radius: float) -> dict[str, Tensor]:
+def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radius: float,
+                    axes: Literal["sum", "mean"] = "sum") -> dict[str, Tensor]:
     """The three losses of eq. 9 over all pairs closer than ``radius``.
 
     Args:
@@ -21,6 +24,7 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
             is, with a gradient of almost 1 where it is sure and wrong.
         labels: (N, h, w) pseudo class map: 0 background, 1.. classes, 255 outside the confident areas.
         radius: gamma of eq. 2 [cells].
+        axes: what the L1 norm of a displacement is of its two axes: their sum, or their mean, half of that.
 
     Returns:
         ``displacement_foreground`` (eq. 5, in cells), ``displacement_background`` (eq. 6), ``boundary`` (eq. 8).
@@ -59,8 +63,9 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
         sums["log_bg"] = sums["log_bg"] + (log_same * background).sum(dim=(1, 2))
         sums["log_other"] = sums["log_other"] + (log_other * other).sum(dim=(1, 2))
     n_fg, n_bg, n_other = (counts[name].clamp(min=1) for name in ("fg", "bg", "other"))
+    share = 1.0 if axes == "sum" else 0.5
     return {
-        "displacement_foreground": (sums["fg"] / n_fg).mean(),
-        "displacement_background": (sums["bg"] / n_bg).mean(),
+        "displacement_foreground": share * (sums["fg"] / n_fg).mean(),
+        "displacement_background": share * (sums["bg"] / n_bg).mean(),
         "boundary": -(sums["log_fg"] / (2 * n_fg) + sums["log_bg"] / (2 * n_bg) + sums["log_other"] / n_other).mean(),
     }

@@ -30,8 +30,8 @@ def instance_labels(scores: np.ndarray, classes: np.ndarray,
         equal scores the larger area is above the other. Fragments have score 0.
     """
     labels, _ = label_map(scores, settings.threshold, settings.normalise, settings.threshold_kind)
-    if settings.instances == "components":
-        parts = components_of(labels, len(scores))
+    if settings.instances == "components" or settings.split:
+        parts = components_of(labels, len(scores), settings.connectivity)
     else:
         parts = [(index, labels == index) for index in range(len(scores))]
     found = []

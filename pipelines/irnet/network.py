@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from pipelines.irnet.settings import IRNetSettings, NetworkSettings
 from stages.cues.backbone import Backbone, Grid, grid_of, resample
 from stages.cues.classification import classifier_backbone
+from stages.runtime.weights import load_weights
 
 
-def _layer(inputs: int, outputs: int, groups: int) -> nn.Sequential:
+def _layer(inputs: int, outputs: int, settings: NetworkSettings) -> nn.Sequential:
     """1x1 convolution, group normalisation, ReLU."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False),
-                         nn.GroupNorm(math.gcd(groups, outputs), outputs), nn.ReLU(inplace=True))
+    groups = math.gcd(min(settings.groups, max(1, outputs // settings.group_channels)), outputs)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs),
+                         nn.ReLU(inplace=True))
 
 
 class IRNet(nn.Module):
@@ -26,7 +28,7 @@ class IRNet(nn.Module):
     resolution, and its walk runs on the quarter grid.
 
     Args:
-        backbone: of the trained classifier; its weights stay as they are (section 6.1).
+        backbone: of the trained classifier, or one of its own; its weights stay as they are (section 6.1).
         settings: widths and groups.
         grid: the cells of both outputs.
     """
@@ -39,21 +41,20 @@ class IRNet(nn.Module):
         self.grid = grid
         # Where levels lie: their own grid, or the output's if they are finer.
         self.level_grids = [level if level.stride > grid.stride else grid for level in backbone.grids]
-        groups = settings.groups
         widths = [min(channels, settings.channels) for channels in backbone.channels]
-        self.reduce = nn.ModuleList(_layer(inputs, width, groups)
+        self.reduce = nn.ModuleList(_layer(inputs, width, settings)
                                     for inputs, width in zip(backbone.channels, widths, strict=True))
         # merge[j] takes level j and what came down from the coarser ones.
         merge: list[nn.Module] = []
         for level in range(len(widths) - 1):
             down = widths[-1] if level == len(widths) - 2 else widths[level + 1]
-            merge.append(_layer(widths[level] + down, widths[level], groups))
+            merge.append(_layer(widths[level] + down, widths[level], settings))
         self.merge = nn.ModuleList(merge)
         last = widths[0]
-        self.decode = nn.Sequential(_layer(last, settings.channels, groups),
-                                    _layer(settings.channels, settings.channels, groups),
+        self.decode = nn.Sequential(_layer(last, settings.channels, settings),
+                                    _layer(settings.channels, settings.channels, settings),
                                     nn.Conv2d(settings.channels, 2, 1, bias=False))
-        self.edge = nn.ModuleList(_layer(inputs, settings.boundary_channels, groups) for inputs in backbone.channels)
+        self.edge = nn.ModuleList(_layer(inputs, settings.boundary_channels, settings) for inputs in backbone.channels)
         self.edge_last = nn.Conv2d(settings.boundary_channels * len(widths), 1, 1)
         self.register_buffer("displacement_mean", torch.zeros(2))
 
@@ -102,5 +103,35 @@ class IRNet(nn.Module):
 
 
 def build_irnet(classifier: Path, settings: IRNetSettings, device: torch.device) -> IRNet:
-    """IRNet on the trained classifier's backbone, its own layers fresh."""
-    return IRNet(classifier_backbone(classifier, device), settings.network, grid_of(settings.grid)).to(device)
+    """IRNet on the trained classifier's backbone, or on one of its own, its other layers fresh."""
+    own = settings.network.backbone
+    backbone = classifier_backbone(classifier, device) if own is None else Backbone(own)
+    return IRNet(backbone, settings.network, grid_of(settings.grid)).to(device)
+
+
+def load_irnet(irnet: Path, classifier: Path, settings: IRNetSettings, device: torch.device) -> IRNet:
+    """The trained IRNet in evaluation mode.
+
+    Args:
+        irnet, classifier: folders of the trained networks; the classifier's holds the backbone that they share.
+        settings: network and grid.
+        device: where it runs.
+
+    Raises:
+        UserError: weights that are missing, or do not fit the settings.
+    """
+    own = settings.network.backbone
+    if own is None:
+        model = build_irnet(classifier, settings, device)
+        load_weights(irnet / "weights.pt", model, without="backbone.")
+    else:  # the file has the backbone's weights, too: no download is asked for again
+        network = settings.network.model_copy(update={"backbone": own.model_copy(update={"weights": "none"})})
+        model = build_irnet(classifier, settings.model_copy(update={"network": network}), device)
+        load_weights(irnet / "weights.pt", model)
+    return model.eval()
+
+
+def trained_state(model: IRNet, settings: NetworkSettings) -> dict[str, Tensor]:
+    """What is kept of a trained IRNet: all but a backbone that is the classifier's."""
+    return {name: value for name, value in model.state_dict().items()
+            if settings.backbone is not None or not name.startswith("backbone.")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.irnet.settings import RelationSettings
-from stages.propagation.dense_crf import crf_labels_by
+from stages.propagation.partitions import refine_partitions
 
 IGNORE = 255
 """Label of what is neither confident foreground nor confident background."""
@@ -30,8 +30,8 @@ def confident_areas(image: np.ndarray, cams: np.ndarray, settings: RelationSetti
     if len(cams) == 0:
         return np.zeros((height, width), np.uint8)
     best, highest = cams.argmax(0) + 1, cams.max(0)
-    refined = [crf_labels_by(settings.crf, image, np.where(highest > threshold, best, 0), len(cams) + 1)
-               for threshold in (settings.foreground, settings.background)]
-    foreground, background = refined
+    partitions = np.stack([np.where(highest > threshold, best, 0)
+                           for threshold in (settings.foreground, settings.background)])
+    foreground, background = refine_partitions(settings.crf, image, partitions, len(cams) + 1)
     found = np.where(foreground > 0, foreground, np.where(background == 0, 0, IGNORE))
     return found.astype(np.uint8)

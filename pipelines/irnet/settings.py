@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.cues.settings import AugmentSettings, CamSettings, ClassifierSettings, ViewSettings
+from stages.cues.settings import AugmentSettings, BackboneSettings, CamSettings, ClassifierSettings, ViewSettings
 from stages.propagation.settings import DenseCrfSettings
 from stages.runtime.settings import Settings, TrainingSettings
 
@@ -29,9 +29,15 @@ class RelationSettings(Settings):
 class NetworkSettings(TrainingSettings):
     """IRNet and its training (sections 4.1, 4.3 to 4.5, 6.1)."""
 
+    backbone: BackboneSettings | None = Field(None, description=(
+        "frozen network of its own; null: the trained classifier's (sec. 4.1: the same architecture; published code: "
+        "torchvision's ImageNet weights)"))
     channels: int = Field(256, ge=8, description="widest displacement features [channels] (sec. 4.1: 256)")
     boundary_channels: int = Field(32, ge=1, description="boundary features per level [channels] (not in the paper)")
-    groups: int = Field(16, ge=1, description="groups of the group norm, at most (not in the paper)")
+    groups: int = Field(16, ge=1, description="groups of the group norm, at most (not in the paper; published code: "
+                                              "16)")
+    group_channels: int = Field(1, ge=1, description="channels of such a group, at least (not in the paper; published "
+                                                     "code: 8, so 4 groups of 32 boundary features)")
     augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
     epochs: int = Field(3, ge=1, description="passes over the training images (not in the paper; published code: 3)")
     batch_size: int = Field(32, ge=1, description="images per step (not in the paper; published code: 32)")
@@ -39,6 +45,10 @@ class NetworkSettings(TrainingSettings):
     displacement_factor: float = Field(10.0, gt=0, description="factor on the gradient that the displacement branch "
                                                                "receives; without effect under adamw, which "
                                                                "ignores the scale of a gradient (sec. 6.1: 10)")
+    axes: Literal["sum", "mean"] = Field(
+        "sum", description="the L1 norm of a displacement: the sum over its two axes, or their mean (eq. 5 and 6: sum; "
+                           "published code: mean)")
+    halved: bool = Field(False, description="half of the sum of all losses (eq. 9: the sum; published code: half)")
     radius: float = Field(10.0, gt=1, description="pairs are closer than this [cells] (sec. 6.1: 10)")
     max_pixels: float = Field(4e6, ge=1024, description="images with more pixels are made smaller where their mean "
                                                         "displacement is taken [px] (not in the paper)")
@@ -48,6 +58,9 @@ class NetworkSettings(TrainingSettings):
 
 class FieldSettings(ViewSettings):
     """Inference of displacement field and class boundary map."""
+
+    flip_displacement: bool = Field(True, description="with flip, average the displacement, too, not the boundary "
+                                                      "alone (not in the paper; published code: the boundary alone)")
 
 
 class PropagationSettings(Settings):
@@ -60,7 +73,8 @@ class PropagationSettings(Settings):
     centroid: float = Field(2.5, gt=0, description="displacement below which a cell may be a centroid [cells] "
                                                    "(not in the paper; published code: 2.5)")
     seed: float = Field(0.3, ge=0, le=1, description="an instance of a class whose attention nowhere reaches this is "
-                                                     "left out (not in the paper; sec. 4.2's confident foreground)")
+                                                     "left out (not in the paper; sec. 4.2's confident foreground; "
+                                                     "published code: 0)")
 
 
 class SynthesisSettings(Settings):
@@ -70,6 +84,10 @@ class SynthesisSettings(Settings):
         "propagated", description="attention maps as they are, or after the random walk (Table 1)")
     instances: Literal["displacement", "components"] = Field(
         "displacement", description="how instances of a class are told apart (Table 1)")
+    split: bool = Field(False, description="instances that are not connected are several (not in the paper; published "
+                                           "code)")
+    connectivity: Literal[4, 8] = Field(8, description="which pixels are connected: those that share a side, or also "
+                                                       "a corner (not in the paper; published code: 4)")
     threshold: float = Field(0.25, ge=0, le=1, description="normalised score below which a pixel is background "
                                                            "(sec. 5.2: bottom 25 %)")
     normalise: Literal["image", "instance"] = Field(

@@ -31,7 +31,8 @@ class Labels:
 
     Attributes:
         images: COCO images, sorted by id.
-        instances: image id -> ``category_id`` and ``segmentation``, or ``bbox``, of each thing that is no crowd.
+        instances: image id -> ``category_id`` and ``segmentation``, or ``bbox``, of each thing that is no crowd and
+            whose score, if it has one, is above 0.
         crowds: image id -> RLEs of regions that are neither object nor background.
         categories: the things, ``{"id", "name"}``, by position: position + 1 is torchvision's label.
         folder: where the ``file_name``s lie.
@@ -57,8 +58,9 @@ class Labels:
 def read_labels(path: Path, folder: Path, train: DetectorTrainSettings) -> Labels:
     """Read instance labels for training.
 
-    Stuff is left out. An image without instances is a negative (``keep_empty``), unless it carries crowd regions:
-    then nothing in it is certain enough to learn from.
+    Stuff is left out, and so are labels of score 0, by which a method says that they are not to be learnt. An image
+    without instances is a negative (``keep_empty``), unless it carries crowd regions or such labels: then nothing in it
+    is certain enough to learn from.
 
     Raises:
         UserError: not COCO JSON, or not one instance of a thing in it.
@@ -86,8 +88,12 @@ def _labels(path: Path, folder: Path, train: DetectorTrainSettings, masks: bool)
     key = "segmentation" if masks else "bbox"
     instances: dict[int, list[Entry]] = {}
     crowds: dict[int, list[rle.RLE]] = {}
+    doubtful = set()
     for image_id, group in coco.annotations_by_image(content).items():
-        wanted = [item for item in group if item["category_id"] in known]
+        things_here = [item for item in group if item["category_id"] in known]
+        wanted = [item for item in things_here if item.get("score") != 0]
+        if len(wanted) < len(things_here):
+            doubtful.add(image_id)
         instances[image_id] = [
             {"category_id": item["category_id"], key: item[key] if masks else _box(item, path)}
             for item in wanted if not item.get("iscrowd")]
@@ -97,7 +103,8 @@ def _labels(path: Path, folder: Path, train: DetectorTrainSettings, masks: bool)
         raise UserError(f"{path}: no instance of any thing class in {len(instances)} images, so there is nothing to "
                         f"train a detector on; look at the labels (score, report) and the method's thresholds")
     kept = [image for image in sorted(content["images"], key=lambda image: image["id"])
-            if instances[image["id"]] or (train.keep_empty and not crowds[image["id"]])]
+            if instances[image["id"]]
+            or (train.keep_empty and not crowds[image["id"]] and image["id"] not in doubtful)]
     categories = [{"id": item["id"], "name": item["name"]} for item in things]
     return Labels(kept, instances, crowds, categories, folder, masks)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from stages.runtime.settings import Settings
@@ -10,6 +12,9 @@ from stages.runtime.settings import Settings
 class DenseCrfSettings(Settings):
     """Dense CRF of any number of labels on an image (``dense_crf``); the papers give no values."""
 
+    engine: Literal["lattice", "pydensecrf"] = Field("lattice", description=(
+        "lattice: in torch, the lattice built once for all partitions of an image; pydensecrf: that library, once for "
+        "each; their labels differ in some 5 of 10,000 pixels (not in the paper)"))
     iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
     confidence: float = Field(0.7, gt=0.5, lt=1, description="probability of the given label (not in the paper)")
     gaussian_xy: float = Field(3.0, gt=0, description="deviation of the smoothness kernel [px] (not in the paper)")

@@ -6,7 +6,18 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import grouping, instance_crf, lcfcn, mean_field, point_retrieval, random_walk, refined_labels, run
+from benchmarks import (
+    grouping,
+    instance_crf,
+    instance_map,
+    irnet_image,
+    lcfcn,
+    mean_field,
+    point_retrieval,
+    random_walk,
+    refined_labels,
+    run,
+)
 from benchmarks.measure import Measurement, measure, row
 from stages.propagation.random_walk import random_walk as walk
 
@@ -79,6 +90,21 @@ def test_references_of_wise_agree():
     assert grouping.with_background(**size)().max() == 5
 
 
+def test_references_of_the_instance_map_agree():
+    for iterations in (3, 60):
+        expected = instance_map.in_numpy(iterations, height=30, width=41)()
+        assert (instance_map.ours(iterations, height=30, width=41)() == expected).all()
+        assert expected.max() > 2
+
+
+def test_the_cpus_share_of_an_image():
+    size = {"height": 60, "width": 80}
+    ours, reference = (irnet_image.areas(engine, **size)() for engine in ("lattice", "pydensecrf"))
+    assert (ours != reference).mean() < 0.02
+    assert len(np.unique(ours)) > 2
+    assert irnet_image.whole(**size)().sum() > 0
+
+
 @pytest.mark.parametrize("instances", [1, 5, 20])
 def test_references_of_the_refined_labels_agree(instances):
     ours, reference = (make(2, 130, instances)() for make in (refined_labels.vectorised, refined_labels.plain))
@@ -114,6 +140,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, instance_crf, lcfcn, mean_field, point_retrieval, proposals, random_walk, "
-            "refined_labels"
+    assert ("there are dense_crf, grouping, instance_crf, instance_map, irnet_image, lcfcn, mean_field, "
+            "point_retrieval, proposals, random_walk, refined_labels"
             in capsys.readouterr().err)

@@ -150,6 +150,20 @@ def test_fragments_score_nothing_or_go():
     assert [int(mask.sum()) for _, mask, _ in kept] == [64, 84, 6]
 
 
+def test_instances_are_split_where_they_are_not_connected():
+    scores = two_squares()[:1]
+    scores[0, 8, 10:14] = scores[0, 9, 14:18] = 0.6  # two bars that share a corner
+    areas = {}
+    for name, changes in {"whole": {}, "eight": {"split": True}, "four": {"split": True, "connectivity": 4}}.items():
+        found = instance_labels(scores, np.array([7]), settings(fragment=0, **changes))
+        areas[name] = sorted(int(mask.sum()) for _, mask, _ in found)
+    connected = ndimage.label(scores[0] / scores[0].max() >= 0.25, np.ones((3, 3)))[1]
+    assert areas["whole"] == [sum(areas["four"])]
+    assert len(areas["eight"]) == connected
+    assert len(areas["four"]) == connected + 1
+    assert sum(areas["eight"]) == sum(areas["four"])
+
+
 def test_one_pixel():
     scores = np.zeros((1, 20, 30))
     scores[0, 19, 29] = 0.4

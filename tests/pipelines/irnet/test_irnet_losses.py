@@ -81,6 +81,15 @@ def test_losses_by_loop(radius):
         assert float(found[name]) == pytest.approx(value, rel=1e-9), name
 
 
+def test_the_mean_over_the_axes_is_half_of_their_sum():
+    displacement, boundary, labels = random_case(0, 2, 7, 8)
+    both, mean = (relation_losses(displacement, boundary, labels, 3.0, axes) for axes in ("sum", "mean"))
+    assert float(both["boundary"]) == float(mean["boundary"])
+    for name in ("displacement_foreground", "displacement_background"):
+        assert float(mean[name]) == pytest.approx(float(both[name]) / 2, rel=1e-12)
+        assert float(mean[name]) > 0
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 11)])
 @pytest.mark.parametrize("values", [(0,), (1,), (IGNORE,), (0, 1), (1, 2), (0, IGNORE), (254, 0)])
 def test_small_maps_and_empty_sets(size, values):

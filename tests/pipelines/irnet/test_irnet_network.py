@@ -11,7 +11,7 @@ from torch import nn
 
 from pipelines.irnet.fields import field_inference, fields, mean_displacement
 from pipelines.irnet.losses import relation_losses
-from pipelines.irnet.network import IRNet
+from pipelines.irnet.network import IRNet, build_irnet, load_irnet, trained_state
 from pipelines.irnet.settings import FieldSettings, IRNetSettings, NetworkSettings
 from stages.cues.backbone import Backbone, grid_of
 from stages.cues.classification import describe_classifier
@@ -100,6 +100,12 @@ def test_any_number_of_groups(groups):
         if isinstance(module, nn.GroupNorm):
             assert module.num_channels % module.num_groups == 0
             assert module.num_groups <= groups
+
+
+def test_groups_have_some_channels_each():
+    model = build(channels=24, boundary_channels=32, group_channels=8)
+    groups = {module.num_channels: module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm)}
+    assert groups == {8: 1, 16: 2, 24: 3, 32: 4}
 
 
 def test_the_backbone_is_frozen():
@@ -193,6 +199,18 @@ def test_flip_averaging_is_equivariant(width):
         assert torch.allclose(displacement[0], mirrored[0].flip(-1), atol=1e-4)
         assert torch.allclose(displacement[1], -mirrored[1].flip(-1), atol=1e-4)
         assert torch.allclose(boundary, edge.flip(-1), atol=1e-5)
+
+
+def test_the_boundary_alone_is_averaged_over_the_flip():
+    model = build()
+    image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        (plain, single), (both, mean) = (fields(model, image, flip) for flip in (False, True))
+        displacement, boundary = fields(model, image, True, flip_displacement=False)
+    assert torch.equal(displacement, plain)
+    assert torch.equal(boundary, mean)
+    assert not torch.allclose(both, plain, atol=1e-3)
+    assert not torch.allclose(single, mean, atol=1e-4)
 
 
 class Positions(nn.Module):
@@ -329,6 +347,21 @@ def test_fields_of_trained_networks(trained):
     assert found["displacement"].dtype == found["boundary"].dtype == np.float16
     assert np.array_equal(found["displacement"], displacement.numpy().astype(np.float16))
     assert np.array_equal(found["boundary"], boundary.numpy().astype(np.float16))
+
+
+def test_a_backbone_of_its_own_is_kept_with_the_weights(trained):
+    folder, settings, _, _ = trained
+    own = BackboneSettings(**{**NARROW, "weights": str(folder / "gone.pt")}, stride=16)  # at training time it was there
+    fresh = settings.model_copy(update={"network": settings.network.model_copy(update={
+        "backbone": own.model_copy(update={"weights": "none"})})})
+    torch.manual_seed(1)
+    model = build_irnet(folder / "classifier", fresh, torch.device("cpu")).eval()
+    save_weights(folder / "irnet/weights.pt", trained_state(model, fresh.network))
+    later = settings.model_copy(update={"network": settings.network.model_copy(update={"backbone": own})})
+    loaded = load_irnet(folder / "irnet", folder / "no classifier", later, torch.device("cpu"))
+    assert loaded.backbone.grid.stride == 16
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert not loaded.training
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape"])

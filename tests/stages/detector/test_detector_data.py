@@ -44,6 +44,19 @@ def test_an_image_with_a_crowd_alone_teaches_nothing(dataset, tiny):
     assert [image["id"] for image in read(tiny).labels.images] == [12, 13, 14]
 
 
+def test_labels_of_score_0_are_not_learnt_nor_called_background(dataset, tiny):
+    content = coco.read_coco(layout.pseudo_labels("irnet"))
+    for item in content["annotations"]:
+        if item["category_id"] == 7 or item["image_id"] == 12:
+            item["score"] = 0.0
+    layout.pseudo_labels("irnet").write_text(json.dumps(content))
+    labels = read(tiny).labels
+    categories = [item["category_id"] for found in labels.instances.values() for item in found]
+    assert categories
+    assert set(categories) == {90}
+    assert [image["id"] for image in labels.images] == [11, 13, 14], "12 has labels of score 0 alone, 14 has none"
+
+
 def test_no_instance_at_all_is_refused(dataset, tiny):
     content = coco.read_coco(layout.pseudo_labels("irnet"))
     content["annotations"] = [item for item in content["annotations"] if item["category_id"] == 200]
