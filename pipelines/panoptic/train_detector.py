@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.detector.learning import training_stage
-
 from pipelines.panoptic.settings import PanopticSettings, box_detector
 from stages.detector.data import read_boxes
+from stages.detector.learning import training_stage
 from stages.detector.settings import DetectorSettings
 from stages.runtime import layout
 from stages.runtime.settings import RuntimeSettings, load_settings

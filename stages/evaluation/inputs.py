@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.evaluation.records import Record
+from stages.labels import rle
 from stages.labels.coco import is_thing, read_coco
 from stages.runtime.errors import UserError, summarise
 from stages.runtime.files import read_json
@@ -80,11 +81,8 @@ def check_results(path: Path, results: Sequence[Record], truth: Truth) -> None:
         elif item.get("category_id") not in categories:
             problems.append(f"entry {place} (image {item['image_id']}): category_id {item.get('category_id')!r} "
                             f"is not in {truth.path}")
-        elif not isinstance(mask, Mapping) or not isinstance(mask.get("counts"), str):
-            problems.append(f"entry {place} (image {item['image_id']}): segmentation is not a compressed RLE")
-        elif list(mask["size"]) != size:
-            problems.append(f"entry {place} (image {item['image_id']}): the mask is {mask['size']} [height, width], "
-                            f"the image {size}")
+        elif (wrong := rle.problem(mask, *size)) is not None:
+            problems.append(f"entry {place} (image {item['image_id']}): {wrong}")
     if problems:
         raise UserError(summarise(problems, f"{path}: does not fit {truth.path}; run `dvc repro` to make it anew:"))
 

@@ -21,13 +21,25 @@ SLOP = 2.0
 
 
 def read_coco(path: str | Path) -> Entry:
-    """Read a COCO JSON of this project's contract and check its structure.
+    """Read a COCO JSON of this project's contract and check its structure and its masks.
 
     Raises:
-        UserError: missing, not JSON or not COCO; up to ten problems in one message.
+        UserError: missing, not JSON or not COCO, or masks that are no RLE of their image; up to ten problems in one
+            message.
     """
     content = read_json(path)
     validate_coco(content, path)
+    images = images_by_id(content)
+    problems = []
+    for annotation in content["annotations"]:
+        image = images[annotation["image_id"]]
+        if annotation.get("segmentation") is not None:
+            wrong = rle_codec.problem(annotation["segmentation"], image["height"], image["width"])
+            if wrong is not None:
+                problems.append(f"annotation {annotation['id']} (image {image['id']}): {wrong}")
+    if problems:
+        raise UserError(summarise(problems, f"{path}: {len(problems)} damaged mask(s); delete the file and run "
+                                            f"`dvc repro` again:"))
     return content
 
 
@@ -117,6 +129,15 @@ def is_thing(category: Mapping[str, object]) -> bool:
     return bool(category.get("isthing", 1))
 
 
+def is_text(value: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON's escapes can name halves of characters (surrogates)."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_instances(path: str | Path, images: Sequence[Entry], categories: Sequence[Entry],
                     annotations: Iterable[Entry], info: Entry | None = None) -> None:
     """Write instance labels: the only writer, so that ids, areas and boxes are right wherever they are read.
@@ -204,6 +225,9 @@ def _check_categories(categories: Iterable[Entry], problems: list[str]) -> None:
         name = category.get("name")
         if not isinstance(name, str) or not name:
             problems.append(f"category {category['id']}: a name was expected, found {name!r}")
+        elif not is_text(name):
+            problems.append(f"category {category['id']}: the name {name!r} holds half of a character; UTF-8 has no "
+                            f"such text")
         elif name in names:
             problems.append(f"category {category['id']}: has the name {name!r} of category {names[name]}")
         else:
@@ -218,6 +242,9 @@ def _check_images(images: Iterable[Entry], categories: Mapping[int, Entry], size
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
             problems.append(f"image {image['id']}: a file_name was expected, found {name!r}")
+        elif not is_text(name):
+            problems.append(f"image {image['id']}: the file_name {name!r} holds half of a character; UTF-8 has no such "
+                            f"text")
         elif name in names:
             problems.append(f"image {image['id']}: has the file_name {name!r} of image {names[name]}")
         else:

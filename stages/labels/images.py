@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,25 +37,34 @@ class Header:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(path: str | Path, max_pixels: float = math.inf) -> Header:
     """Read size and kind of an image without decoding it.
 
+    Args:
+        path: the file.
+        max_pixels: an image of more is refused [px]: a small file can ask for all memory.
+
     Raises:
-        UserError: the file is missing or not an image.
+        UserError: the file is missing, not an image, or too large.
     """
     try:
         with _open(path) as image:
+            if image.width * image.height > max_pixels:
+                raise UserError(f"{path}: {image.width} x {image.height} pixels, more than dataset.max_pixels, "
+                                f"{max_pixels:g}; make it smaller, or raise the limit if there is memory for it")
             deep, may_be_turned = _scan_png(path) if image.format == "PNG" else (False, True)
             orientation = image.getexif().get(_ORIENTATION, 1) if may_be_turned else 1
             orientation = orientation if orientation in range(1, 9) else 1
             plain = (image.format in _PLAIN_FORMATS and image.mode == "RGB" and "transparency" not in image.info
                      and not deep)
             return Header(image.width, image.height, orientation, plain)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise _damaged(path, error) from None
     except _Unknown:
         pixels = _read_with_opencv(path)
         return Header(pixels.shape[1], pixels.shape[0], 1, False)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's readers of rare formats raise what they like
+        raise _damaged(path, error) from None
 
 
 def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
@@ -77,7 +86,9 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
                 if upright:
                     return _to_rgb(ImageOps.exif_transpose(image), path)
                 return _to_rgb(image, path)
-            except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+            except UserError:
+                raise
+            except Exception as error:  # Pillow's decoders of rare formats raise what they like
                 raise _damaged(path, error) from None
     except _Unknown:
         return _read_with_opencv(path)
@@ -95,7 +106,7 @@ def _open(path: str | Path) -> Image.Image:
         raise UserError(f"{path}: no such image file") from None
     except UnidentifiedImageError:
         raise _Unknown from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # as above
         raise UserError(f"{path}: cannot be opened as an image ({error})") from None
 
 
@@ -134,7 +145,10 @@ def _to_rgb(image: Image.Image, path: str | Path) -> np.ndarray:
 
 
 def _read_with_opencv(path: str | Path) -> np.ndarray:
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise UserError(f"{path}: not an image that can be read; replace or remove the file")
     return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -14,6 +14,9 @@ from pycocotools import mask as coco_mask
 
 RLE = dict[str, Any]
 
+LARGEST_IMAGE = 2**31 - 1  # pixels: pycocotools counts them in 32 bits
+GROUPS = 7  # of five bits, as many as 32 bits take; pycocotools shifts longer ones out of its memory
+
 
 def encode(mask_hw: np.ndarray) -> RLE:
     """Encode one mask (H, W); every value but 0 belongs to it."""
@@ -57,9 +60,52 @@ def from_segmentation(segmentation: object, height: int, width: int) -> RLE:
         raise ValueError("segmentation is neither polygons nor an RLE")
     polygons = [_checked_polygon(polygon) for polygon in segmentation]
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
+    for polygon in polygons:
+        _check_corners(polygon, height, width)
     if not polygons:
         return encode(np.zeros((height, width), np.uint8))
     return _as_text(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+
+
+def problem(segmentation: object, height: int, width: int) -> str | None:
+    """What is wrong with a compressed RLE of an image of ``height`` x ``width`` pixels, or None.
+
+    pycocotools reads and writes beyond its memory, or never ends, where the runs do not fill the image. It is asked of
+    every mask that is read from a file, so it is done by array: some 15 us a mask.
+    """
+    if not isinstance(segmentation, Mapping) or not isinstance(segmentation.get("counts"), str):
+        return "the segmentation is not a compressed RLE"
+    size, counts = segmentation.get("size"), segmentation["counts"]
+    if not isinstance(size, Sequence) or isinstance(size, str) or list(size) != [height, width]:
+        return f"RLE size {size} is not the image's [height, width] = [{height}, {width}]"
+    if height * width > LARGEST_IMAGE:
+        return f"an image of {height} x {width} pixels is too large for an RLE"
+    try:
+        codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        return "RLE counts hold characters that an RLE has not"
+    if codes.size == 0:
+        return f"RLE counts cover 0 pixels, the image has {height} x {width} = {height * width}"
+    if codes.min() < 0 or codes.max() > 63:
+        return "RLE counts hold characters that an RLE has not"
+    last = np.flatnonzero(codes & 32 == 0)
+    if not last.size or last[-1] != codes.size - 1:
+        return "RLE counts end within a number"
+    starts = np.concatenate([[0], last[:-1] + 1])
+    if int((last - starts).max()) >= GROUPS:
+        return f"RLE counts hold a number of more than {GROUPS} characters"
+    place = np.arange(codes.size) - np.repeat(starts, last - starts + 1)
+    values = np.add.reduceat((codes & 31) << (5 * place), starts)
+    values -= np.where(codes[last] & 16, 1 << (5 * (last - starts + 1)), 0)
+    # From the fourth number on each is the difference to the one two places before.
+    runs = values.copy()
+    runs[1::2] = np.cumsum(values[1::2])
+    runs[2::2] = np.cumsum(values[2::2])
+    if runs.min() < 0:
+        return "RLE counts hold a run below 0"
+    if int(runs.sum()) != height * width:
+        return f"RLE counts cover {int(runs.sum())} pixels, the image has {height} x {width} = {height * width}"
+    return None
 
 
 def unpack_counts(counts: str) -> list[int]:
@@ -74,6 +120,8 @@ def unpack_counts(counts: str) -> list[int]:
     runs: list[int] = []
     value = shift = 0
     for character in counts:
+        if shift == 5 * GROUPS:
+            raise ValueError(f"RLE counts hold a number of more than {GROUPS} characters")
         code = ord(character) - 48
         if not 0 <= code < 64:
             raise ValueError(f"RLE counts hold the character {character!r}")
@@ -95,11 +143,14 @@ def _from_runs(segmentation: Mapping[str, object], height: int, width: int) -> R
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, Sequence) or list(size) != [height, width]:
         raise ValueError(f"RLE size {size} is not the image's [height, width] = [{height}, {width}]")
+    if height * width > LARGEST_IMAGE:
+        raise ValueError(f"an image of {height} x {width} pixels is too large for an RLE")
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", errors="replace")
     packed = isinstance(counts, str)
     runs = unpack_counts(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+    if not isinstance(runs, list) or not all(isinstance(run, int) and not isinstance(run, bool) and run >= 0
+                                             for run in runs):
         raise ValueError("RLE counts are neither a string nor a list of numbers from 0 on")
     if sum(runs) != height * width:
         raise ValueError(f"RLE counts cover {sum(runs)} pixels, the image has {height} x {width} = {height * width}")
@@ -115,6 +166,15 @@ def _checked_polygon(polygon: object) -> list[float]:
     if len(polygon) % 2:
         raise ValueError(f"a polygon has an odd number of coordinates ({len(polygon)})")
     return [float(value) for value in polygon]
+
+
+def _check_corners(polygon: Sequence[float], height: int, width: int) -> None:
+    """Polygons may hang over the border by up to the image's longer side; pycocotools walks along all of each edge."""
+    most = max(height, width)
+    for x, y in zip(polygon[::2], polygon[1::2], strict=True):
+        if not (-most <= x <= width + most and -most <= y <= height + most):
+            raise ValueError(f"a polygon has the corner ({x:g}, {y:g}), far outside the image of {width} x {height} "
+                             f"pixels")
 
 
 def _as_text(packed: RLE) -> RLE:

@@ -115,8 +115,10 @@ def label_image(task: Task) -> Entry:
                                 **labels})
     crops, problem = _tag_crops(task)
     shown = {item["category_id"] for item in task.objects if not item.get("iscrowd", 0)}
+    # What the data set says of an image counts beside its masks: other images of its file may be the ones with masks.
+    shown |= set(task.image.get("tags", ()))
     if task.source == "input":
-        shown |= {*task.image.get("tags", ()), *(tag for crop in crops for tag in crop["tags"])}
+        shown |= {tag for crop in crops for tag in crop["tags"]}
     # Labels of objects give their classes away; stuff has no labels but tags, and masks where all is labelled.
     tags = shown if "tags" in task.kinds or full else shown & task.things
     image: Entry = {"tags": sorted(tags), **({"tag_crops": crops} if crops else {})}

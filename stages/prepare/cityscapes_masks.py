@@ -10,7 +10,7 @@ import numpy as np
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
 from stages.prepare.cityscapes import STUFF, THINGS
-from stages.prepare.numbers import check_size, read_numbers
+from stages.prepare.numbers import read_numbers
 from stages.prepare.sources import SourceImage
 from stages.runtime.errors import UserError
 
@@ -34,8 +34,7 @@ def read_objects(image: SourceImage, width: int, height: int) -> tuple[list[Entr
         UserError: a missing or damaged file, another size than the image's, numbers of no class.
     """
     file = image.masks[0]
-    values = read_numbers(file, ("I", "L"), "a picture of 16-bit numbers")
-    check_size(file, values, width, height)
+    values = read_numbers(file, ("I", "L"), "a picture of 16-bit numbers", (width, height))
     if values.min(initial=0) < 0:
         raise UserError(f"{file}: negative numbers; a picture of instanceIds was expected")
     present = np.flatnonzero(np.bincount(values.ravel()))

@@ -96,7 +96,11 @@ def add_categories(categories: dict[int, Entry], new: list[Entry], file: Path) -
         if categories.get(number, category)["name"] != name or names.get(name, number) != number:
             raise UserError(f"{file}: category {number} ({name!r}) has another id or name than in the training file; "
                             f"train and val need the same ids and names")
-        categories.setdefault(number, {**category, "isthing": category.get("isthing", 1)})
+        isthing = category.get("isthing", 1)
+        if categories.get(number, {"isthing": isthing})["isthing"] != isthing:
+            raise UserError(f"{file}: category {number} ({name!r}) has isthing {isthing}, in the training file "
+                            f"{1 - isthing}; a class is a thing or stuff in both")
+        categories.setdefault(number, {**category, "isthing": isthing})
 
 
 def read_image(image: Entry, annotations: list[Entry], folder: Path) -> SourceImage:
@@ -139,7 +143,7 @@ def read_object(annotation: Entry, width: int, height: int, drop_empty: bool) ->
 def _mask(annotation: Entry, crowd: int, width: int, height: int) -> rle_codec.RLE | None:
     """The mask of an annotation; a crowd without a mask covers its box, so that what lies there is ignored."""
     segmentation = annotation.get("segmentation")
-    if segmentation:
+    if segmentation is not None and segmentation != []:  # COCO writes an empty list where there is no mask
         return rle_codec.from_segmentation(segmentation, height, width)
     if not crowd or label_problems({"bbox": annotation.get("bbox")}, width, height):
         return None

@@ -66,10 +66,11 @@ def read_table(file: Path) -> dict[str, list[str]]:
     """
     try:
         with open(file, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            if reader.fieldnames is None or not {"file_name", "tags"} <= set(reader.fieldnames):
-                raise UserError(f"{file}: line 1: the columns file_name,tags were expected, found "
-                                f"{','.join(reader.fieldnames or []) or 'an empty file'}")
+            reader = csv.DictReader(handle, strict=True)
+            columns = reader.fieldnames or []
+            if not {"file_name", "tags"} <= set(columns) or len(set(columns)) < len(columns):
+                raise UserError(f"{file}: line 1: the columns file_name,tags were expected, each once, found "
+                                f"{','.join(columns) or 'an empty file'}")
             rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; a table with the columns file_name,tags was expected") from None
@@ -83,6 +84,8 @@ def read_table(file: Path) -> dict[str, list[str]]:
             problems.append(f"line {line}: a file_name was expected")
         elif name in table:
             problems.append(f"line {line}: {name} is listed twice; join its tags with ;")
+        elif any("\n" in (value or "") or "\r" in (value or "") for key, value in row.items() if key is not None):
+            problems.append(f"line {line}: the row of {name!r} runs over several lines; is a closing quote missing?")
         elif None in row:
             problems.append(f"line {line}: more columns than the first line has; separate tags by ; and not by a comma")
         else:

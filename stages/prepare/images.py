@@ -28,15 +28,16 @@ class Placement:
     upright: bool = False
 
 
-def inspect(image: SourceImage) -> Header | str:
-    """The header of an image, or what is wrong with the file."""
+def inspect(image: SourceImage, max_pixels: float) -> Header | str:
+    """The header of an image, or what is wrong with the file; no pixel is decoded."""
     problem = path_problem(image.folder, image.file_name)
     if problem:
         return f"{image.label}: {problem}"
     try:
-        return read_header(image.path)
+        header = read_header(image.path, max_pixels)
     except UserError as error:
         return f"{image.label}: {error}"
+    return header
 
 
 def decide_upright(images: Sequence[SourceImage], headers: Sequence[Header]) -> tuple[list[bool], list[str]]:
@@ -92,11 +93,13 @@ def place_names(parts: Mapping[str, Sequence[SourceImage]], headers: Mapping[str
                 problems.append(f"{image.label}: the same file as {users[placement.name].label}; every image once")
             users[placement.name] = image
             placed[part].append(placement)
-    owners: dict[str, Path] = {}
+    # One file may be in both parts; but turned in one and not in the other it becomes two pictures.
+    owners: dict[str, tuple[Path, bool]] = {}
     clash = False
     for part, images in parts.items():
         for image, placement in zip(images, placed[part], strict=True):
-            clash |= owners.setdefault(placement.name, image.path) != image.path
+            written = image.path, placement.upright
+            clash |= owners.setdefault(placement.name, written) != written
     if clash:
         placed = {part: [Placement(f"{part}/{item.name}", item.convert, item.upright) for item in items]
                   for part, items in placed.items()}

@@ -14,7 +14,7 @@ import numpy as np
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
 from stages.prepare.kitti import CATEGORIES
-from stages.prepare.numbers import check_size, read_numbers
+from stages.prepare.numbers import read_numbers
 from stages.prepare.sources import SourceImage
 
 SEMANTICS = {26: 1, 24: 2}
@@ -35,8 +35,7 @@ def read_objects(image: SourceImage, width: int, height: int) -> tuple[list[Entr
         UserError: a missing or damaged file, no 16-bit PNG, another size than the image's.
     """
     file = image.masks[0]
-    values = read_numbers(file, ("I",), "a 16-bit PNG")
-    check_size(file, values, width, height)
+    values = read_numbers(file, ("I",), "a 16-bit PNG", (width, height))
     mots = "instances" in Path(file).parts
     base, classes = (1000, MOTS) if mots else (256, SEMANTICS)
     objects: list[Entry] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from stages.labels.coco import Entry, write_instances
@@ -26,6 +27,9 @@ from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
+
+LARGEST_ID = 65534
+"""Of a category: semantic pictures of 16 bits hold it, beside 0 for background and 65,535 for what is undecided."""
 
 
 def main(params: Path) -> None:
@@ -58,6 +62,10 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings, budget: Budget |
     if any(category["id"] == 0 for category in source.categories):
         raise UserError(f"{source.origin['train']}: a category has id 0, which means background in semantic label "
                         f"pictures; number the categories from 1 on")
+    beyond = [category for category in source.categories if category["id"] > LARGEST_ID]
+    if beyond:
+        raise UserError(f"{source.origin['train']}: category {beyond[0]['id']} ({beyond[0]['name']!r}) does not fit "
+                        f"into semantic label pictures, which hold 16 bits; number the categories from 1 to {LARGEST_ID}")
     _check_tags(source, dataset)
     placements = _plan_images(source, dataset, runtime)
     with Work(__file__, source.files, [dataset, budget and budget.images]) as work:
@@ -95,7 +103,8 @@ def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSetti
     headers: dict[str, list[Header]] = {}
     upright: dict[str, list[bool]] = {}
     for part, items in source.parts.items():
-        found = parallel_map(images.inspect, items, runtime, f"headers of {part}")
+        found = parallel_map(partial(images.inspect, max_pixels=dataset.max_pixels), items, runtime,
+                             f"headers of {part}")
         problems = [item for item in found if isinstance(item, str)]
         headers[part] = [item for item in found if isinstance(item, Header)]
         if not problems:

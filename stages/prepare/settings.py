@@ -67,6 +67,8 @@ class DatasetSettings(Settings):
         "stages/prepare/shapes.py", min_length=1,
         description="folder of the data set; for shapes, which needs none, a file of this project, because DVC tracks "
         "it (not in the papers)")
+    max_pixels: float = Field(
+        2e8, ge=1, description="an image with more pixels is refused before it is decoded [px] (not in the papers)")
     train: str | None = Field(
         None, description="training part: a JSON (coco; default instances_train.json; lvis; default "
         "lvis_v1_train.json; panoptic; default panoptic_train.json, whose PNGs lie in the folder of its name), an "

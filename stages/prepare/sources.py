@@ -148,8 +148,11 @@ def path_problem(folder: str | Path, file_name: str) -> str | None:
     if pure.is_absolute() or ".." in pure.parts or "\0" in file_name:
         return f"file_name {file_name!r} leaves the image folder {folder}; give a path below that folder"
     path = Path(folder) / file_name
-    if not path.is_file():
-        return f"no such file: {path}"
+    try:
+        if not path.is_file():
+            return f"no such file: {path}"
+    except OSError as error:  # a name that is too long, for one
+        return f"{path}: cannot be opened ({error.strerror})"
     if not path.resolve().is_relative_to(Path(folder).resolve()):
         return f"file_name {file_name!r} is a link that leaves the image folder {folder}; copy the file into it"
     return None

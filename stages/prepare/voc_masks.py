@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry
@@ -35,8 +34,8 @@ def read_objects(image: SourceImage, width: int, height: int) -> tuple[list[Entr
         UserError: a missing or damaged file, masks of another size, an object without a class.
     """
     files = image.masks
-    instances, classes = _read_mat(files[0]) if len(files) == 1 else _read_png(files[0], files[1])
-    check_size(files[0], instances, width, height)
+    instances, classes = _read_mat(files[0]) if len(files) == 1 else _read_png(files[0], files[1], (width, height))
+    check_size(files[0], instances.shape, width, height)
     objects: list[Entry] = []
     for value in np.unique(instances):
         if value in (0, _VOID):
@@ -49,11 +48,9 @@ def read_objects(image: SourceImage, width: int, height: int) -> tuple[list[Entr
     return objects, rle_codec.encode(void) if len(files) > 1 and void.any() else None
 
 
-def _read_png(instance_file: str, class_file: str) -> tuple[np.ndarray, dict[int, int]]:
+def _read_png(instance_file: str, class_file: str, size: tuple[int, int]) -> tuple[np.ndarray, dict[int, int]]:
     """(H, W) object numbers and object number -> class: the most frequent class among the object's pixels."""
-    instances, classes = (read_numbers(file, ("P", "L"), "a palette PNG") for file in (instance_file, class_file))
-    if instances.shape != classes.shape:
-        raise UserError(f"{class_file}: {classes.shape} pixels, the objects have {instances.shape}")
+    instances, classes = (read_numbers(file, ("P", "L"), "a palette PNG", size) for file in (instance_file, class_file))
     found = {}
     for value in np.unique(instances):
         inside = classes[(instances == value) & (classes != 0) & (classes != _VOID)]
@@ -69,6 +66,6 @@ def _read_mat(file: str) -> tuple[np.ndarray, dict[int, int]]:
         categories = np.asarray(content["Categories"][0, 0]).reshape(-1)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; every image of the list needs its masks") from None
-    except (MatReadError, OSError, KeyError, ValueError, IndexError, TypeError, EOFError) as error:
+    except Exception as error:  # SciPy's reader raises what it likes, NotImplementedError for MATLAB 7.3's files too
         raise UserError(f"{file}: cannot be read as an SBD inst file ({error})") from None
     return instances, {number: int(category) for number, category in enumerate(categories, start=1)}

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """A text for a terminal or a log: no control character of a file's name or content acts there, and all of it can be
+    encoded; line feeds stay."""
+    shown = "".join(character if character == "\n" or character.isprintable()
+                    else character.encode("unicode_escape", "surrogatepass").decode("ascii") for character in text)
+    return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class UserError(Exception):
     """What is wrong (file, key or image id), what was expected, and what to do about it.
 

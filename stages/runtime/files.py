@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,16 +17,20 @@ import numpy as np
 
 from stages.runtime.errors import UserError
 
+TEMPORARY = ".weakmask-"
+"""How the names of unfinished files begin; whatever has another name is the user's."""
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    The temporary name keeps the suffix, because writers such as OpenCV choose the format by it.
+    The temporary name keeps the suffix, because writers such as OpenCV choose the format by it. It is short: the name
+    itself may be as long as the file system takes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{zlib.crc32(os.fsencode(path.stem)):08x}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -49,14 +54,14 @@ def write_json(path: str | Path, content: object, indent: int | None = None) -> 
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON.
+    """Read JSON; what Python's reader would take beyond the standard, NaN and keys given twice, is refused.
 
     Raises:
         UserError: the file is missing or not JSON; the message names the file and the place in it.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -67,6 +72,24 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not a UTF-8 text file (byte {error.start}); a JSON file was expected") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid JSON of this project: lists or objects are nested too deeply") from None
+    except ValueError as error:  # ours, or a number of thousands of digits
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, refused where a key appears twice: of two values the last would win in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} appears twice in one object: {', '.join(map(repr, keys[:8]))}")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number that JSON has")
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
@@ -79,7 +102,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """Read every array of an ``.npz`` (pickled objects are refused).
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged, encrypted or packed in a way that this project does not write.
     """
     try:
         archive = np.load(path, allow_pickle=False)
@@ -89,5 +112,6 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the stage that writes it has not run") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, KeyError, MemoryError, SyntaxError,
+            TypeError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as .npz ({error}); delete it and run `dvc repro` again") from None

@@ -105,6 +105,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UserError(f"{path}{place}: {getattr(error, 'problem', None) or error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        # PyYAML lets through what its values raise: a date of month 13, a number of thousands of digits.
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply or no value that YAML has"
+        raise UserError(f"{path}: a value cannot be read ({reason}); put texts into quotes") from None
     if not isinstance(content, dict):
         found = "an empty file" if content is None else type(content).__name__
         raise UserError(f"{path}: a mapping of sections was expected, found {found}")

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, printable
 from stages.runtime.settings import read_yaml
 
 
@@ -31,7 +31,7 @@ def run_stage(main: Callable[[Path], None], description: str | None, argv: Seque
     try:
         main(arguments.params)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from the work that is done", file=sys.stderr)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
+from stages.runtime.files import TEMPORARY
 from stages.runtime.fingerprint import fingerprint, module_of
 
 Results = Mapping[str, str | Path]
@@ -110,7 +111,7 @@ class Work:
                 shutil.rmtree(leftover, ignore_errors=True)
         if self.folder.exists():
             print(f"{self.stage}: going on with the work in {self.folder}", file=sys.stderr)
-            for unfinished in self.folder.rglob(".*.tmp*"):
+            for unfinished in self.folder.rglob(f"{TEMPORARY}*.tmp*"):  # other names are results, whatever they are
                 shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         self.folder.mkdir(exist_ok=True)
         return self

@@ -96,7 +96,55 @@ def test_polygons_are_cut_at_the_border_and_lines_enclose_nothing():
     ({"size": [4, 4], "counts": "0"}, "cover 0 pixels"),
     ({"size": [4, 4], "counts": " "}, "character"),
     ({"size": [4, 4], "counts": "P"}, "end within a number"),
+    ({"size": [4, 4], "counts": "PPPPPPPPP0"}, "a number of more than 7 characters"),
+    ({"size": [4, 4], "counts": [True] * 16}, "neither a string nor a list"),
+    ([[0, 0, 1e9, 0, 1e9, 1e9]], r"corner \(1e\+09, 0\), far outside the image of 4 x 4"),
+    ([[0, 0, 3, -5, 3, 3]], r"corner \(3, -5\), far outside"),
+    ({}, "RLE size None"),
+    (False, "neither polygons nor an RLE"),
 ])
 def test_bad_segmentations(segmentation, message):
     with pytest.raises(ValueError, match=message):
         rle.from_segmentation(segmentation, 4, 4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_masks_are_right_and_spoilt_ones_are_not(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 400, 2).tolist()
+    mask = rng.random((height, width)) < rng.random() ** 3
+    if seed % 2:
+        mask = np.zeros((height, width), bool)
+        mask[: height // 2 + 1, width // 3:] = True
+    packed = rle.encode(mask)
+    assert rle.problem(packed, height, width) is None
+    assert "is not the image's" in rle.problem(packed, width + 1, height)
+    for _ in range(30):
+        counts = list(packed["counts"])
+        counts[rng.integers(len(counts))] = chr(rng.integers(40, 120))
+        spoilt = "".join(counts)
+        try:
+            runs = rle.unpack_counts(spoilt)
+            right = min(runs, default=0) >= 0 and sum(runs) == height * width
+        except ValueError:
+            right = False
+        assert (rle.problem({**packed, "counts": spoilt}, height, width) is None) == right
+
+
+@pytest.mark.parametrize(("segmentation", "message"), [
+    (None, "not a compressed RLE"), ([[1, 2, 3]], "not a compressed RLE"), ({"size": [4, 4]}, "not a compressed RLE"),
+    ({"size": [4, 4], "counts": [16]}, "not a compressed RLE"), ({"size": "44", "counts": "`0"}, "RLE size 44"),
+    ({"size": [4, 4], "counts": ""}, "cover 0 pixels"), ({"size": [4, 4], "counts": "`"}, "end within"),
+    ({"size": [4, 4], "counts": "P" * 20 + "0"}, "more than 7 characters"),
+    ({"size": [4, 4], "counts": "é"}, "characters that an RLE has not"),
+    ({"size": [4, 4], "counts": "0O"}, "a run below 0"), ({"size": [4, 4], "counts": "4"}, "cover 4 pixels"),
+])
+def test_what_is_wrong_with_a_mask(segmentation, message):
+    assert message in rle.problem(segmentation, 4, 4)
+
+
+def test_images_too_large_for_pycocotools():
+    message = "100000 x 100000 pixels is too large for an RLE"
+    assert message in rle.problem({"size": [100_000, 100_000], "counts": "0"}, 100_000, 100_000)
+    with pytest.raises(ValueError, match=message):
+        rle.from_segmentation({"size": [100_000, 100_000], "counts": [10**10]}, 100_000, 100_000)

@@ -87,6 +87,14 @@ def test_a_list_of_images_is_labelled_in_full(ready, desk):
         desk.annotate(kinds=["masks"], masked_images=["12.pgn"])
 
 
+def test_tags_of_an_image_without_objects_beside_images_with_masks(coco_root, desk):
+    coco_root.train["images"][1]["tags"] = [4]
+    coco_root.train["annotations"] = [item for item in coco_root.train["annotations"] if item["image_id"] != 12]
+    coco_root.save()
+    desk.prepare(kind="coco", root=str(coco_root.root))
+    assert [image["tags"] for image in desk.annotate(kinds=["tags"])["train"]["images"]] == [[4, 9], [4], [4, 9]]
+
+
 def test_tags_of_crops(ready, desk):
     settings = {"kinds": ["tags"], "tag_crops": {"columns": 2, "rows": 2, "width": 8, "height": 6}}
     image = desk.annotate(**settings)["train"]["images"][1]

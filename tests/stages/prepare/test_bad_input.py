@@ -1,9 +1,11 @@
 """What bad COCO data get: a sentence with file, id and remedy, and nothing in place."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stages.runtime.errors import UserError
 
@@ -67,11 +69,26 @@ CASES = {
                     ["annotation 110: extreme_points .* not extreme: top, bottom"]),
     "empty mask": (lambda d: first(d).update(segmentation=[[1, 1, 2, 2, 3, 3]]),
                    ["image 11 .*annotation 110: its mask holds no pixel", "empty_masks: drop"]),
-    "mask beside the image": (lambda d: first(d).update(segmentation=[[40, 40, 50, 40, 50, 50]]), ["holds no pixel"]),
+    "mask beside the image": (lambda d: first(d).update(segmentation=[[15, 15, 20, 15, 20, 20]]), ["holds no pixel"]),
     "polygon": (lambda d: first(d).update(segmentation=[[1, 2, 3, 4, 5]]), ["annotation 110: a polygon has an odd"]),
     "rle size": (lambda d: first(d).update(segmentation={"size": [12, 10], "counts": [120]}),
                  [r"annotation 110: RLE size \[12, 10\] is not the image's \[height, width\] = \[10, 12\]"]),
     "rle runs": (lambda d: first(d).update(segmentation={"size": [10, 12], "counts": [7]}), ["cover 7 pixels"]),
+    "polygon far outside": (lambda d: first(d).update(segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]),
+                            [r"annotation 110: a polygon has the corner \(1e\+09, 0\), far outside the image of 12 x"]),
+    "rle with endless number": (lambda d: first(d).update(segmentation={"size": [10, 12], "counts": "P" * 30 + "0"}),
+                                ["annotation 110: RLE counts hold a number of more than 7 characters"]),
+    "segmentation {}": (lambda d: first(d).update(segmentation={}), ["annotation 110: RLE size None"]),
+    "segmentation false": (lambda d: first(d).update(segmentation=False), ["neither polygons nor an RLE"]),
+    "half a character": (lambda d: image(d).update(file_name="\ud800.png"), [r"image 11: the file_name .* half of a"]),
+    "half a class": (lambda d: d.categories[0].update(name="a\udfff"), [r"category 4: the name .* half of a char"]),
+    "long name": (lambda d: image(d).update(file_name="a" * 300 + ".png"), ["image 11 .*name too long"]),
+    "category id": (lambda d: [d.categories[0].update(id=70_000),
+                               [a.update(category_id=70_000) for part in (d.train, d.val) for a in part["annotations"]
+                                if a["category_id"] == 4]],
+                    [r"category 70000 \('cat'\) does not fit into semantic label pictures", "from 1 to 65534"]),
+    "thing and stuff": (lambda d: d.val.update(categories=[{**d.categories[0], "isthing": 0}, d.categories[1]]),
+                        [r"instances_val\.json: category 4 \('cat'\) has isthing 0, in the training file 1"]),
     "segmentation": (lambda d: first(d).update(segmentation="x"), ["neither polygons nor an RLE"]),
     "no images": (lambda d: d.train.update(images=[], annotations=[]),
                   [r"instances_train\.json: no usable image for train"]),
@@ -99,6 +116,23 @@ def test_coco(coco_root, desk, case):
     for message in messages:
         assert error.match(message)
     assert not Path("data").exists()
+
+
+def test_images_of_too_many_pixels(coco_root, desk):
+    Image.new("1", (4000, 4000)).save(coco_root.root / "images/11.png")
+    image(coco_root).update(width=4000, height=4000)
+    coco_root.save()
+    with pytest.raises(UserError, match=r"image 11 .*: 4000 x 4000 pixels, more than dataset\.max_pixels, 1e\+06; make"):
+        desk.prepare(kind="coco", root=str(coco_root.root), max_pixels=1e6)
+
+
+def test_formats_whose_decoders_refuse_late(coco_root, desk):
+    # A BLP texture with an encoding that Pillow knows of and does not read.
+    header = struct.pack("<4sIbbbbII", b"BLP2", 1, 9, 0, 0, 0, 12, 10)
+    (coco_root.root / "images/11.png").write_bytes(header + b"\0" * 2000)
+    coco_root.save()
+    with pytest.raises(UserError, match=r"image 11 \(11\.png\): .*11\.png"):
+        desk.prepare(kind="coco", root=str(coco_root.root))
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "not valid JSON .line 1"), ("[1]", "not COCO JSON"),

@@ -44,9 +44,13 @@ def test_second_table_and_exif(root, desk):
 
 @pytest.mark.parametrize(("table", "message"), [
     (None, "labels.csv: no such file"),
-    ("", "columns file_name,tags were expected, found an empty file"),
-    ("name,tags\n", "columns file_name,tags were expected, found name,tags"),
+    ("", "columns file_name,tags were expected, each once, found an empty file"),
+    ("name,tags\n", "columns file_name,tags were expected, each once, found name,tags"),
     ("file_name,tags\n", "no image has a tag"),
+    ("file_name,tags,tags\na.jpg,cat,dog\n", "columns file_name,tags were expected, each once, found file_name,tags"),
+    ('file_name,tags\na.jpg,"cat\nb.png,dog\n', "cannot be read as a UTF-8 CSV table .unexpected end of data"),
+    ('file_name,tags\na.jpg,"cat\nb.png,"\n', "line 3: the row of 'a.jpg' runs over several lines; is a closing quote"),
+    ('file_name,tags\na.jpg,"cat"s\n', "cannot be read as a UTF-8 CSV table"),
     ("file_name,tags\na.jpg,cat\na.jpg,dog\n", "line 3: a.jpg is listed twice"),
     ("file_name,tags\na.jpg,cat,dog\n", "line 2: more columns than the first line"),
     ("file_name,tags\n,cat\n", "line 2: a file_name was expected"),

@@ -85,6 +85,21 @@ def test_neither(coco_root, desk):
         run(coco_root, desk)
 
 
+def test_one_file_stated_upright_in_one_part_and_as_stored_in_the_other(coco_root, desk):
+    Image.fromarray(PIXELS).save(coco_root.root / "images/turned.png", exif=exif(6))
+    coco_root.train["images"][0].update(file_name="turned.png", width=12, height=10)
+    coco_root.val["images"][0].update(file_name="turned.png", width=10, height=12)
+    for annotation in coco_root.val["annotations"][:2]:
+        annotation.update(bbox=[1, 1, 3, 3], segmentation=[[1, 1, 4, 1, 4, 4, 1, 4]])
+    coco_root.save()
+    truth = desk.prepare(kind="coco", root=str(coco_root.root))
+    for part, expected in (("train", PIXELS), ("val", np.rot90(PIXELS, -1))):
+        entry = truth[part]["images"][0]
+        pixels = np.array(Image.open(desk.images / entry["file_name"]))
+        assert (entry["height"], entry["width"]) == expected.shape[:2]
+        assert (pixels == expected).all()
+
+
 @pytest.mark.parametrize("others_upright", [False, True])
 def test_where_sizes_cannot_tell_the_other_images_do(coco_root, desk, others_upright):
     other = np.ascontiguousarray(np.rot90(PIXELS)) if others_upright else PIXELS

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from stages.prepare.settings import ShapesSettings
 from stages.prepare.shapes import CATEGORIES, GROUND, SKY, THINGS
 from stages.prepare.shapes_rendering import Instance, render
+from stages.runtime.errors import UserError
 
 SETTINGS = ShapesSettings()
 THING_IDS = {category["id"] for category in CATEGORIES if category["isthing"]}
@@ -67,6 +68,11 @@ def test_number_of_objects_can_be_set() -> None:
     assert all(len(things(render(index, 0, ShapesSettings(max_objects=1))[1])) == 1 for index in range(10))
     many = ShapesSettings(max_objects=15, width=320, height=256, smallest=0.08, largest=0.2)
     assert max(len(things(render(index, 0, many)[1])) for index in range(20)) > 7
+
+
+def test_objects_that_can_never_be_large_enough_are_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"dataset\.shapes: 200 scenes had no object that shows 100000 pixels"):
+        render(0, 0, ShapesSettings(min_pixels=100_000))
 
 
 def test_min_pixels_is_kept() -> None:

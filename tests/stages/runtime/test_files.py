@@ -81,6 +81,12 @@ def test_json_without_nan(tmp_path, value):
     (b'{"a": 1,\n "b" 2}', "a.json: not valid JSON (line 2, column 6: Expecting ':' delimiter)"),
     (b"", "a.json: not valid JSON (line 1, column 1"),
     (b'{"a": "\xff"}', "a.json: not a UTF-8 text file (byte 7)"),
+    (b'{"id": 1, "b": [2], "id": 3}', "a.json: not valid JSON (the key 'id' appears twice in one object: 'id', 'b'"),
+    (b'[{"a": NaN}]', "a.json: not valid JSON (NaN is no number that JSON has)"),
+    (b'[-Infinity]', "a.json: not valid JSON (-Infinity is no number"),
+    (b'{"id": ' + b"9" * 5000 + b"}", "a.json: not valid JSON (Exceeds the limit"),
+    (b"[" * 100_000, "a.json: not valid JSON of this project: lists or objects are nested too deeply"),
+    (b'{"a":' * 100_000, "a.json: not valid JSON of this project: lists or objects are nested too deeply"),
 ])
 def test_broken_json(tmp_path, content, expected):
     (tmp_path / "a.json").write_bytes(content)
@@ -112,6 +118,24 @@ def test_damaged_npz(tmp_path, damage):
     (tmp_path / "a.npz").write_bytes(_damaged((tmp_path / "a.npz").read_bytes())[damage])
     with pytest.raises(UserError, match=r"a\.npz: cannot be read as \.npz .*delete it and run `dvc repro` again"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_encrypted_and_oddly_packed_npz(tmp_path):
+    write_npz(tmp_path / "a.npz", values=np.arange(9))
+    whole = bytearray((tmp_path / "a.npz").read_bytes())
+    for name, offset, value in (("encrypted", 6, 1), ("packed", 8, 97)):  # from each header's start
+        content = bytearray(whole)
+        local, central = whole.index(b"PK\3\4"), whole.index(b"PK\1\2")
+        content[local + offset] = value
+        content[central + offset + 2] = value
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}\.npz: cannot be read as \.npz"):
+            read_npz(tmp_path / f"{name}.npz")
+
+
+def test_names_as_long_as_the_file_system_takes(tmp_path):
+    write_json(tmp_path / f"{'a' * 250}.json", 1)
+    assert read_json(tmp_path / f"{'a' * 250}.json") == 1
 
 
 def test_npz_of_other_kinds(tmp_path):

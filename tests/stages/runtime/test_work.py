@@ -109,15 +109,16 @@ def test_an_error_leaves_the_folder_for_the_next_run(capsys):
     def interrupted():
         with Work(STAGE, INPUTS, 1) as job:
             job.path("1.npz").write_text("done")
-            job.path(".2.99999.tmp.npz").write_text("half")
-            job.subfolder(".folder.99999.tmp")
+            job.path(".weakmask-2.99999.tmp.npz").write_text("half")
+            job.subfolder(".weakmask-folder.99999.tmp")
+            job.path(".a.tmp.png").write_text("a user's image of this name")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with Work(STAGE, INPUTS, 1) as again:
         assert again.folder == Work(STAGE, INPUTS, 1).folder
-        assert [item.name for item in again.folder.iterdir()] == ["1.npz"]
+        assert sorted(item.name for item in again.folder.iterdir()) == [".a.tmp.png", "1.npz"]
     assert "stage: going on with the work in .work/stage-" in capsys.readouterr().err
     assert again.folder.exists(), "nothing was published"
 
