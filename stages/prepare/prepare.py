@@ -65,7 +65,8 @@ def prepare(dataset: DatasetSettings, runtime: RuntimeSettings, budget: Budget |
     beyond = [category for category in source.categories if category["id"] > LARGEST_ID]
     if beyond:
         raise UserError(f"{source.origin['train']}: category {beyond[0]['id']} ({beyond[0]['name']!r}) does not fit "
-                        f"into semantic label pictures, which hold 16 bits; number the categories from 1 to {LARGEST_ID}")
+                        f"into semantic label pictures, which hold 16 bits; number the categories from 1 to "
+                        f"{LARGEST_ID}")
     _check_tags(source, dataset)
     placements = _plan_images(source, dataset, runtime)
     with Work(__file__, source.files, [dataset, budget and budget.images]) as work:

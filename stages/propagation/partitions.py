@@ -78,7 +78,7 @@ def _filtered(maps: torch.Tensor, weighted: list[tuple[float, Kernel]]) -> torch
     """The weighted sum of all kernels' filters of maps (1, L, H, W)."""
     total = torch.zeros_like(maps)
     for weight, kernel in weighted:
-        total.add_(kernel(maps), alpha=weight)
+        total.add_(kernel.filtered(maps), alpha=weight)
     return total
 
 
