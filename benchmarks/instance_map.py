@@ -49,7 +49,7 @@ def ours(iterations: int, **changes: int) -> Callable[[], np.ndarray]:
     """The map as the method makes it."""
     import torch
 
-    from pipelines.irnet.instances import instance_map
+    from pipelines.irnet.displacement import instance_map
 
     torch.set_num_threads(1)
     displacement = field(**changes)

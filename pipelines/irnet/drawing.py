@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.irnet.masks import cells_at
-from pipelines.irnet.relations import IGNORE
+from pipelines.irnet.settings import IGNORE
 from stages.labels.coco import Entry
 from stages.labels.drawing import faded, flow_colours, heatmap, overlay_categories, overlay_masks
 from stages.labels.maps import upsample_cells

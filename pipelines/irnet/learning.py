@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from pipelines.irnet.fields import fields, mean_displacement
 from pipelines.irnet.losses import relation_losses
 from pipelines.irnet.network import build_irnet, trained_state
-from pipelines.irnet.relations import IGNORE
 from pipelines.irnet.samples import RelatedImages
-from pipelines.irnet.settings import IRNetSettings
+from pipelines.irnet.settings import IGNORE, IRNetSettings
 from stages.cues.views import read_tensor
 from stages.labels.coco import category_indices
 from stages.labels.maps import shrink_labels

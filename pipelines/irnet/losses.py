@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.irnet.relations import IGNORE
+from pipelines.irnet.settings import IGNORE
 from stages.propagation.affinity import line_highest
 from stages.propagation.pairs import neighbour_offsets, pair_views
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.irnet.infer_cams import CAMS
-from pipelines.irnet.relations import confident_areas
 from pipelines.irnet.settings import IRNetSettings
 from stages.labels.coco import Entry
 from stages.labels.images import read_rgb
@@ -30,6 +29,8 @@ RELATIONS = layout.method_data("irnet") / "relations"
 
 def relations(image: Entry, settings: IRNetSettings) -> dict[str, np.ndarray]:
     """The arrays of one image."""
+    from pipelines.irnet.relations import confident_areas  # loads torch: in the worker
+
     stored = read_npz(CAMS / f"{layout.image_key(image)}.npz")
     cams = upsample_cells(stored["cams"], settings.grid, (image["height"], image["width"]))
     pixels = read_rgb(layout.IMAGES / image["file_name"])

@@ -16,7 +16,6 @@ import numpy as np
 from pipelines.irnet.infer_cams import CAMS
 from pipelines.irnet.infer_fields import FIELDS
 from pipelines.irnet.settings import IRNetSettings, PropagationSettings
-from pipelines.irnet.spreading import spread
 from stages.labels.coco import Entry
 from stages.runtime import layout
 from stages.runtime.files import read_json, read_npz
@@ -30,6 +29,8 @@ PROPAGATED = layout.method_data("irnet") / "propagated"
 
 def propagated(image: Entry, settings: PropagationSettings) -> dict[str, np.ndarray]:
     """The arrays of one image."""
+    from pipelines.irnet.spreading import spread  # loads torch: in the worker
+
     key = f"{layout.image_key(image)}.npz"
     stored, fields = read_npz(CAMS / key), read_npz(FIELDS / key)
     return {"classes": stored["classes"],

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.irnet.settings import RelationSettings
+from pipelines.irnet.settings import IGNORE, RelationSettings
 from stages.propagation.partitions import refine_partitions
-
-IGNORE = 255
-"""Label of what is neither confident foreground nor confident background."""
 
 
 def confident_areas(image: np.ndarray, cams: np.ndarray, settings: RelationSettings) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.irnet.relations import IGNORE
+from pipelines.irnet.settings import IGNORE
 from stages.cues.augment import Map, random_view
 from stages.cues.settings import AugmentSettings
 from stages.cues.views import to_tensor

@@ -10,6 +10,9 @@ from stages.cues.settings import AugmentSettings, BackboneSettings, CamSettings,
 from stages.propagation.settings import DenseCrfSettings
 from stages.runtime.settings import Settings, TrainingSettings
 
+IGNORE = 255
+"""Label, in the maps of relations, of what is neither confident foreground nor confident background."""
+
 
 class RelationSettings(Settings):
     """Confident areas from which pairs of pixels are drawn (section 4.2)."""

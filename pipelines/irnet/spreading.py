@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.irnet.instances import instance_cams, instance_map
+from pipelines.irnet.displacement import instance_map
+from pipelines.irnet.instances import instance_cams
 from pipelines.irnet.settings import PropagationSettings
 from stages.propagation.random_walk import random_walk
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.irnet.instances import instance_cams, instance_map, refine_displacement, split_maps
+from pipelines.irnet.displacement import instance_map, refine_displacement
+from pipelines.irnet.instances import instance_cams, split_maps
 
 
 def read(field: np.ndarray, y: float, x: float) -> np.ndarray:
