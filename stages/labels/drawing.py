@@ -11,6 +11,7 @@ import numpy as np
 WHITE = (255, 255, 255)
 DARK = (20, 20, 24)
 IGNORED = (150, 150, 150)
+TALLEST = 4
 
 
 def category_colour(category_id: int) -> tuple[int, int, int]:
@@ -25,9 +26,15 @@ def category_colour(category_id: int) -> tuple[int, int, int]:
 
 
 def enlarge(image: np.ndarray, width: int) -> np.ndarray:
-    """Scale (H, W, 3) to ``width`` pixels, in proportion: smaller by areas, larger by cubics."""
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    if width == image.shape[1]:
+    """Scale (H, W, 3) to ``width`` pixels, in proportion: smaller by areas, larger by cubics.
+
+    What would be more than TALLEST times as high as wide becomes narrower instead: a strip of 4 x 1600 pixels would fill
+    the report, and the memory.
+    """
+    tallest = TALLEST * width
+    width = max(1, min(width, round(tallest * image.shape[1] / image.shape[0])))
+    height = max(1, min(tallest, round(image.shape[0] * width / image.shape[1])))
+    if (height, width) == image.shape[:2]:
         return image.copy()
     method = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (width, height), interpolation=method))

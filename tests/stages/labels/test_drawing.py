@@ -109,6 +109,8 @@ def test_scaling():
     assert enlarge(GREY, 120).shape == (80, 120, 3)
     assert enlarge(GREY, 30).shape == (20, 30, 3)
     assert enlarge(np.zeros((1, 900, 3), np.uint8), 100).shape == (1, 100, 3)
+    assert enlarge(np.zeros((1600, 4, 3), np.uint8), 320).shape == (1200, 3, 3)
+    assert enlarge(np.zeros((70_000, 1, 3), np.uint8), 320).shape == (1280, 1, 3)
     mask = enlarge_mask(block(10, 10), (80, 120))
     assert mask.sum() == 4 * 144
     assert mask[20:44, 20:44].all()
