@@ -12,6 +12,7 @@ WHITE = (255, 255, 255)
 DARK = (20, 20, 24)
 IGNORED = (150, 150, 150)
 TALLEST = 4
+"""Height of a picture over its width, at most."""
 
 
 def category_colour(category_id: int) -> tuple[int, int, int]:
@@ -28,8 +29,8 @@ def category_colour(category_id: int) -> tuple[int, int, int]:
 def enlarge(image: np.ndarray, width: int) -> np.ndarray:
     """Scale (H, W, 3) to ``width`` pixels, in proportion: smaller by areas, larger by cubics.
 
-    What would be more than TALLEST times as high as wide becomes narrower instead: a strip of 4 x 1600 pixels would fill
-    the report, and the memory.
+    What would be more than TALLEST times as high as wide becomes narrower instead: a strip of 4 x 1600 pixels would
+    fill the report, and the memory.
     """
     tallest = TALLEST * width
     width = max(1, min(width, round(tallest * image.shape[1] / image.shape[0])))
