@@ -20,14 +20,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stages.labels import rle
-from stages.labels.coco import Entry, annotations_by_image, read_coco
+from stages.labels.coco import Entry, annotations_by_image, validate_coco
 from stages.labels.images import read_rgb
 from stages.proposals.baselines import felzenszwalb_only, selective_search_style
 from stages.proposals.hierarchy import propose
 from stages.proposals.segments import Proposals, read_proposals
 from stages.proposals.settings import HierarchySettings
 from stages.runtime.errors import UserError
-from stages.runtime.files import write_json
+from stages.runtime.files import read_json, write_json
 from stages.runtime.parallel import one_thread
 from stages.runtime.progress import progress
 
@@ -87,7 +87,9 @@ PROVIDERS: dict[str, Callable[[np.ndarray], Proposals]] = {
 def compare(root: Path, split: str, images: int | None = None, names: Sequence[str] = tuple(PROVIDERS)) -> \
         dict[str, dict[str, float]]:
     """Row -> figures of the named providers, with ``proposals`` and ``seconds`` per image (processor time)."""
-    truth = read_coco(root / f"instances_{split}.json")
+    path = root / f"instances_{split}.json"
+    truth = read_json(path)
+    validate_coco(truth, path)  # of the data set, whose masks may be polygons: `true_masks` checks them
     groups = annotations_by_image(truth)
     chosen = truth["images"][:images]
     overlaps: dict[str, list[np.ndarray]] = {name: [] for name in names}

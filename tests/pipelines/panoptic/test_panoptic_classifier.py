@@ -91,7 +91,7 @@ def test_grad_cam_is_the_class_attention_map(architecture):
     """Behind global average pooling and one layer, Grad-CAM is ReLU(CAM) up to a factor: normalised they agree."""
     torch.manual_seed(0)
     model = CropClassifier(settings(architecture=architecture), len(CATEGORIES)).eval()
-    torch.nn.init.normal_(model.head.weight)
+    torch.nn.init.uniform_(model.head.weight, -0.3, 1)  # both maps have a maximum above 0
     pixels = torch.randint(0, 256, (3, 40, 64), dtype=torch.uint8)
     found = stuff_maps(model, pixels, [TagCrop((0, 0, 64, 40), [5, 9])], CLASSES, 8)
     assert found["channels"].tolist() == [SKY, GRASS] and found["maps"].shape == (2, 5, 8)
@@ -99,9 +99,11 @@ def test_grad_cam_is_the_class_attention_map(architecture):
         features = model.body.features(pixels[None])
         cams = functional.relu(torch.einsum("kc,nchw->nkhw", model.head.weight, features))[0, [SKY - 1, GRASS - 1]]
     cams = cams / cams.amax((1, 2), keepdim=True)
-    # The maps' cells are centred on 3.5, 11.5, ...; the network's on 0, 8, ...: each is the mean of about two.
-    inner = (cams[:, :-1] * (8 - 3.5) / 8 + cams[:, 1:] * 3.5 / 8)
-    inner = inner[:, :, :-1] * (8 - 3.5) / 8 + inner[:, :, 1:] * 3.5 / 8
+    # The maps' cells are centred on 3.5, 11.5, ...; the network's somewhat before: each lies between two of them.
+    assert model.grid.stride == 8 and 0 <= model.grid.origin < 3.5
+    share = (3.5 - model.grid.origin) / 8
+    inner = cams[:, :-1] * (1 - share) + cams[:, 1:] * share
+    inner = inner[:, :, :-1] * (1 - share) + inner[:, :, 1:] * share
     assert np.allclose(found["maps"][:, :4, :7], inner.numpy(), atol=2e-3)
 
 

@@ -31,7 +31,7 @@ def marked(labels: np.ndarray) -> dict[str, Map]:
 def test_labels_move_with_pixels(size, flip):
     image, labels = painted(*size)
     for seed in range(8):
-        view, maps, inside = random_view(image, marked(labels), np.random.default_rng(seed), settings(flip=flip))
+        view, maps, inside, _ = random_view(image, marked(labels), np.random.default_rng(seed), settings(flip=flip))
         cut = maps["labels"]
         assert view.shape == (48, 48, 3)
         assert view.dtype == np.uint8
@@ -47,7 +47,7 @@ def test_labels_move_with_scaled_pixels(scale, margin):
     image, labels = painted(60, 90)
     window, compared = np.ones((margin, margin)), 0
     for seed in range(6):
-        view, maps, inside = random_view(image, marked(labels), np.random.default_rng(seed), settings(scale=scale))
+        view, maps, inside, _ = random_view(image, marked(labels), np.random.default_rng(seed), settings(scale=scale))
         cut = maps["labels"]
         # Away from the blocks' borders both interpolations must show the same block.
         chosen = inside & (cv2.dilate(cut, window) == cv2.erode(cut, window))
@@ -92,7 +92,7 @@ def test_small_images_lie_anywhere_and_large_ones_are_cut_anywhere():
     image[:, :, 1] = np.arange(100)
     tops, lefts = set(), set()
     for seed in range(400):
-        view, _, inside = random_view(image, {}, np.random.default_rng(seed), settings(flip=False))
+        view, _, inside, _ = random_view(image, {}, np.random.default_rng(seed), settings(flip=False))
         rows, columns = np.nonzero(inside)
         assert (rows.min(), rows.max() - rows.min(), columns.min(), columns.max()) == (rows.min(), 19, 0, 47)
         tops.add(int(rows.min()))
@@ -106,7 +106,7 @@ def test_long_side_is_in_its_range(size):
     image, labels = np.zeros((*size, 3), np.uint8), np.ones(size, np.uint8)
     sides = set()
     for seed in range(200):
-        _, maps, inside = random_view(image, marked(labels), np.random.default_rng(seed),
+        _, maps, inside, _ = random_view(image, marked(labels), np.random.default_rng(seed),
                                       settings(crop=64, long_side=(20, 30)))
         cut = maps["labels"]
         rows, columns = np.nonzero(inside)
@@ -120,7 +120,7 @@ def test_long_side_is_in_its_range(size):
 def test_jitter_is_bounded_and_optional():
     image = np.full((48, 48, 3), 100, np.uint8)
     for seed in range(20):
-        view, _, _ = random_view(image, {}, np.random.default_rng(seed), settings(jitter=0.2))
+        view, _, _, _ = random_view(image, {}, np.random.default_rng(seed), settings(jitter=0.2))
         # A grey image has neither contrast nor saturation: only its brightness may change.
         assert np.ptp(view) == 0
         assert 79 <= view[0, 0, 0] <= 120

@@ -141,7 +141,7 @@ def test_labels_that_do_not_fit(workspace):
     labels = read_json(layout.pseudo_labels("irnet"))
     labels["annotations"][0]["segmentation"]["size"] = [61, 80]
     write_json(layout.pseudo_labels("irnet"), labels)
-    with pytest.raises(UserError, match=r"pseudo_labels.json: does not fit .*\n.*the mask is \[61, 80\]"):
+    with pytest.raises(UserError, match=r"pseudo_labels.json: 1 damaged mask.*\n.*RLE size \[61, 80\]"):
         main(workspace / "params.yaml")
 
 
