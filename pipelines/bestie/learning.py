@@ -14,13 +14,14 @@ from pipelines.bestie.moments import Clock, current_labels
 from pipelines.bestie.network import BestieNetwork, Outputs
 from pipelines.bestie.refined import point_targets, refined_targets
 from pipelines.bestie.samples import LabelledCrops, SqueezedImages, collate
-from pipelines.bestie.settings import BestieSettings, NetworkSettings, PeakClassifierSettings
+from pipelines.bestie.settings import BestieSettings, PeakClassifierSettings
 from pipelines.bestie.targets import Targets, pseudo_targets
 from stages.cues.classification import measure_classifier, tag_losses
 from stages.labels.coco import Entry, annotations_by_image, category_indices
 from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
+from stages.runtime.optimisation import part_at_rate
 from stages.runtime.training import Training, steps_per_epoch
 from stages.runtime.weights import load_weights
 
@@ -90,19 +91,9 @@ def refiner_training(semantic: Path, cues: Path, settings: BestieSettings, given
         write_json(folder / "refiner.json", {"category_ids": category_ids}, indent=2)
         write_json(folder / "moments.json", {"images": [image["id"] for image in shown], "moments": clock.kept})
 
-    return Training(model, losses, samples, collate=collate, groups=_optimizer_groups(model, chosen),
+    return Training(model, losses, samples, collate=collate,
+                    groups=part_at_rate(model, model.backbone, chosen.learning_rate, chosen.backbone_factor),
                     extra_state={"clock": clock}, after_step=clock.tick, finish=finish)
-
-
-def _optimizer_groups(model: BestieNetwork, settings: NetworkSettings) -> list[dict[str, object]] | None:
-    """The backbone's parameters with a rate of their own; None, one rate for all, where that is the same."""
-    if settings.backbone_factor == 1:
-        return None
-    backbone = {id(value) for value in model.backbone.parameters()}
-    rates = {True: settings.backbone_factor * settings.learning_rate, False: settings.learning_rate}
-    return [{"lr": rate, "params": [value for value in model.parameters()
-                                    if value.requires_grad and (id(value) in backbone) == own]}
-            for own, rate in rates.items()]
 
 
 def guidance(outputs: Outputs, batch: Mapping[str, Tensor], classes: int,

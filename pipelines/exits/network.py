@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from stages.cues.backbone import Backbone, Grid, resample
 from stages.cues.settings import BackboneSettings
 from stages.propagation.points import colour_exponent, distance_exponent, feature_exponent
 from stages.runtime.errors import UserError
+from stages.runtime.optimisation import part_at_rate
 from stages.runtime.weights import load_weights
 
 
@@ -195,13 +195,9 @@ class Generator(nn.Module):
             factors.append(encoder.attention(images, settings.layer))
         return reduce(torch.mul, factors)
 
-    def groups(self, rate: float, encoder_factor: float) -> list[dict[str, Any]]:
+    def groups(self, rate: float, encoder_factor: float) -> list[dict[str, object]]:
         """Parameter groups: what was pretrained learns ``encoder_factor`` times as fast."""
-        body = self.encoder.body
-        pretrained = {id(value) for value in body.parameters()}
-        rest = [value for value in self.parameters() if id(value) not in pretrained and value.requires_grad]
-        return [{"params": rest, "lr": rate},
-                {"params": [value for value in body.parameters() if value.requires_grad], "lr": rate * encoder_factor}]
+        return part_at_rate(self, self.encoder.body, rate, encoder_factor)
 
 
 def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride: int, device: torch.device,

@@ -18,7 +18,9 @@ def refine_displacement(displacement_yx: np.ndarray, iterations: int) -> np.ndar
     Returns:
         (2, h, w) float32.
     """
-    field = torch.from_numpy(np.ascontiguousarray(displacement_yx, np.float32))
+    field = torch.from_numpy(np.array(displacement_yx, np.float32))
+    if iterations == 0:
+        return field.numpy()
     height, width = field.shape[1:]
     # PyTorch's grids hold (x, y) in -1..1; read in NumPy, the field would take ten times as long.
     half = torch.tensor([width - 1, height - 1]) / 2
@@ -32,7 +34,7 @@ def refine_displacement(displacement_yx: np.ndarray, iterations: int) -> np.ndar
         targets = moved
         if still:
             break
-    return ((targets - here) * half).permute(2, 0, 1).flip(0).numpy() if iterations else field.numpy().copy()
+    return ((targets - here) * half).permute(2, 0, 1).flip(0).numpy()
 
 
 def _span(cells: int) -> torch.Tensor:

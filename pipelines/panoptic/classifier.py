@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pipelines.panoptic.settings import CropClassifierSettings, StuffSettings
 from pipelines.panoptic.supervision import Classes
-from stages.cues.augment import jitter
+from stages.cues.augment import OUTSIDE, jitter
 from stages.cues.backbone import Grid, grid_of, resample
 from stages.cues.classification import mean_average_precision
 from stages.cues.classifier import grad_cam_maps
@@ -27,8 +27,6 @@ from stages.runtime.training import Training
 from stages.runtime.walk import ahead
 from stages.runtime.weights import load_weights
 from stages.segmentation.network import DenseFeatures
-
-_MEAN_COLOUR = (124, 116, 104)
 
 
 class CropClassifier(nn.Module):
@@ -107,7 +105,7 @@ def cut(pixels: np.ndarray, crop: TagCrop) -> np.ndarray:
 def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Crops of any sizes as one batch: at the end of smaller ones stands the mean colour."""
     height, width = (max(sample["image"].shape[side] for sample in samples) for side in (-2, -1))
-    images = torch.tensor(_MEAN_COLOUR, dtype=torch.uint8)[None, :, None, None].repeat(len(samples), 1, height, width)
+    images = torch.tensor(OUTSIDE, dtype=torch.uint8)[None, :, None, None].repeat(len(samples), 1, height, width)
     for place, sample in zip(images, samples, strict=True):
         place[:, :sample["image"].shape[-2], :sample["image"].shape[-1]] = sample["image"]
     return {"image": images, "target": torch.stack([sample["target"] for sample in samples])}

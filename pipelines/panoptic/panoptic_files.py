@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from stages.labels import rle
 from stages.labels.coco import Entry, is_thing
 from stages.labels.panoptic import png_folder, write_panoptic
-from stages.labels.segments import write_segments
+from stages.labels.segments import join_stuff, write_segments
 from stages.runtime import layout
 from stages.segmentation.labels import IGNORE, id_map, index_table, read_indices, write_semantic_png
 
@@ -21,17 +21,6 @@ def paint_segments(image: Entry, rows: Sequence[Entry]) -> np.ndarray:
     for number in sorted(range(len(rows)), key=lambda number: -rle.area(rows[number]["segmentation"])):
         segments[rle.decode(rows[number]["segmentation"])] = 1 + number
     return segments
-
-
-def join_stuff(rows: Sequence[Entry], things: Container[int]) -> list[Entry]:
-    """The rows of an image with one for each class of stuff: a panoptic file has no second."""
-    joined: dict[object, Entry] = {}
-    for number, row in enumerate(rows):
-        key = number if row["category_id"] in things else ("stuff", row["category_id"])
-        if key in joined:
-            row = {**joined[key], "segmentation": rle.union([joined[key]["segmentation"], row["segmentation"]])}
-        joined[key] = row
-    return list(joined.values())
 
 
 def write_split(path: Path, images: Sequence[Entry], categories: Sequence[Entry], rows: Iterable[Entry],
@@ -50,10 +39,10 @@ def write_split(path: Path, images: Sequence[Entry], categories: Sequence[Entry]
     for row in rows:
         groups[row["image_id"]].append(row)
     ids = [category["id"] for category in categories]
-    things = {category["id"] for category in categories if is_thing(category)}
+    stuff = {category["id"] for category in categories if not is_thing(category)}
     annotations = []
     for image in images:
-        own = join_stuff(groups[image["id"]], things)
+        own = join_stuff(groups[image["id"]], stuff)
         segments = paint_segments(image, own)
         kept = {"category_id", "iscrowd", "score", "scores"}
         annotations.append(write_segments(png_folder(path), image, segments, [

@@ -172,7 +172,7 @@ class Pairs:
 
 
 def draw_pairs(yx: np.ndarray, masks: Sequence[np.ndarray], background: np.ndarray, generator: np.random.Generator, *,
-               scheme: Literal["paper", "published", "symmetric"], pixels: int, mean: bool, hard: int,
+               scheme: Literal["paper", "published"], pixels: int, mean: bool, hard: int,
                hard_below: int) -> Pairs:
     """Draw the pixels that each point is compared with.
 
@@ -202,16 +202,14 @@ def draw_pairs(yx: np.ndarray, masks: Sequence[np.ndarray], background: np.ndarr
     own = [_some(np.flatnonzero(mask), k, generator) for mask in inside]
     rows: list[tuple[int, np.ndarray, bool]] = []  # a pixel, what it is compared with, the same object?
     rows += [(int(point), pixels_, True) for point, pixels_ in zip(points, own, strict=True)]
-    seeds = np.zeros(0, np.int64) if scheme == "paper" else _some(free, count, generator)
+    seeds = _some(free, count, generator) if scheme == "published" else np.zeros(0, np.int64)
     around = _some(free, k, generator)
     for index, point in enumerate(points):
         others = np.delete(points, index) if scheme == "published" else \
             np.concatenate([around, *(own[other] for other in range(count) if other != index)])
         rows.append((int(point), others[~inside[index][others] & (others != point)], False))
-    whole = points if scheme == "published" else np.concatenate([free[:0], *own])
     for seed in seeds:
-        others = whole if scheme == "published" else whole[~background.ravel()[whole]]
-        rows += [(int(seed), around, True), (int(seed), others, False)]
+        rows += [(int(seed), around, True), (int(seed), points, False)]
     rest = _some(free, hard, generator) if count < hard_below else np.zeros(0, np.int64)
     return _pack(rows, points, seeds, rest, width, count if mean else 0)
 

@@ -81,7 +81,7 @@ class PointedImages:
         for number, (row, column) in enumerate(pixels.tolist()):
             chosen = draw_proposal(known.candidates, number, generator, self.settings.alone, self.settings.sharpness)
             mask = np.zeros(shown, bool) if chosen is None else \
-                _shown(rle_codec.decode(known.proposals.rle(chosen)).astype(bool), shown, flip)
+                _shown(rle_codec.decode(known.proposals.rle(chosen)), shown, flip)
             mask[row, column] = True  # without a candidate the point itself is its mask
             masks.append(mask)
         free = _shown(known.free, shown, flip)

@@ -97,10 +97,9 @@ class NetworkSettings(TrainingSettings):
         "lambda of eq. 4: weight of L-Net's loss, that of E-Net is 1 - lambda (sec. 4.2: 0.1)"))
     term_warmup: int = Field(0, ge=0, description=(
         "the split and the false-positive term rise from nothing over this many steps [steps] (not in the paper: 0)"))
-    pairs: Literal["published", "paper", "symmetric"] = Field("published", description=(
+    pairs: Literal["published", "paper"] = Field("published", description=(
         "which pixels are compared (sec. 3.2: each point with pixels of every mask; published code: of its own mask, "
-        "and with the other points; symmetric, not in the paper: as in the paper, and seeds in the background as if "
-        "that were an object)"))
+        "and with the other points)"))
     pixels: int = Field(100, ge=0, description=(
         "random pixels of a mask that a point is compared with; 0 = the number of objects [px] (sec. 3.2: the number "
         "of objects; published code: 100)"))

@@ -12,7 +12,7 @@ import numpy as np
 from stages.cues.settings import AugmentSettings
 
 # The mean colour of ImageNet: what a view shows outside the image.
-_OUTSIDE = (124, 116, 104)
+OUTSIDE = (124, 116, 104)
 # Types that OpenCV cannot scale, and what holds their values.
 _SCALED_AS = {np.dtype(bool): np.uint8, np.dtype(np.int64): np.int32, np.dtype(np.float16): np.float32}
 
@@ -103,7 +103,7 @@ def random_view(image: np.ndarray, maps: Mapping[str, Map], generator: np.random
         source.append(slice(0, count) if room >= 0 else slice(offset, offset + count))
         target.append(slice(offset, offset + count) if room >= 0 else slice(0, count))
     view = np.empty((settings.crop, settings.crop, 3), np.uint8)
-    view[:] = _OUTSIDE
+    view[:] = OUTSIDE
     inside = np.zeros((settings.crop, settings.crop), bool)
     view[target[0], target[1]], inside[target[0], target[1]] = image[source[0], source[1]], True
     cut = {}

@@ -20,6 +20,7 @@ from stages.labels.images import read_rgb
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
+from stages.runtime.optimisation import part_at_rate
 from stages.runtime.training import Training
 from stages.runtime.walk import ahead
 from stages.runtime.weights import load_weights
@@ -112,9 +113,7 @@ def classifier_training(weak: Mapping[str, Entry], settings: ClassifierSettings,
     model = Classifier(settings.backbone, len(category_ids), settings.dropout, settings.logit_scale)
     for name, module in (inserted or {}).items():
         model.insert_behind(name, module)
-    own = [*model.head.parameters(), *model.inserted.parameters()]
-    groups = [{"params": list(model.backbone.parameters()), "lr": settings.learning_rate * settings.backbone_factor},
-              {"params": own, "lr": settings.learning_rate}]
+    groups = part_at_rate(model, model.backbone, settings.learning_rate, settings.backbone_factor)
 
     def finish(folder: Path) -> None:
         describe_classifier(folder, model, category_ids)

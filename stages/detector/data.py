@@ -97,7 +97,8 @@ def _labels(path: Path, folder: Path, train: DetectorTrainSettings, masks: bool)
         instances[image_id] = [
             {"category_id": item["category_id"], key: item[key] if masks else _box(item, path)}
             for item in wanted if not item.get("iscrowd")]
-        crowds[image_id] = [item["segmentation"] if masks else _filled(_box(item, path), images[image_id])
+        height, width = images[image_id]["height"], images[image_id]["width"]
+        crowds[image_id] = [item["segmentation"] if masks else rle.from_box(_box(item, path), height, width)
                             for item in wanted if item.get("iscrowd")] * train.ignore_crowds
     if not any(instances.values()):
         raise UserError(f"{path}: no instance of any thing class in {len(instances)} images, so there is nothing to "
@@ -117,12 +118,6 @@ def _box(item: Entry, path: Path) -> list[float]:
         return [float(value) for value in rle.bbox(item["segmentation"])]
     raise UserError(f"{path}: image {item['image_id']}, annotation {item['id']}: no bbox; a detector of boxes needs "
                     f"one for every object (annotations.kinds: [boxes])")
-
-
-def _filled(box_xywh: Sequence[float], image: Entry) -> rle.RLE:
-    """The pixels of a box."""
-    x, y, w, h = box_xywh
-    return rle.from_segmentation([[x, y, x + w, y, x + w, y + h, x, y + h]], image["height"], image["width"])
 
 
 def coco_results(image_id: int, detections: Sequence[Detection], categories: Sequence[Entry]) -> list[Entry]:

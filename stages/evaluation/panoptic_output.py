@@ -7,7 +7,7 @@ that lie in void false; here nothing is held against them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from stages.evaluation.panoptic_quality import panoptic_counts, panoptic_quality
 from stages.evaluation.records import Metrics, Record
 from stages.labels import rle
 from stages.labels.panoptic import png_folder, read_panoptic
-from stages.labels.segments import read_segments
+from stages.labels.segments import join_stuff, read_segments
 from stages.runtime.errors import UserError
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings
@@ -67,7 +67,7 @@ def measure_panoptic(path: Path, truth: Truth, runtime: RuntimeSettings, ranked:
     _check(path, content, truth)
     rows = {annotation["image_id"]: annotation for annotation in content["annotations"]}
     stuff = set(truth.stuff)
-    annotations = join_stuff(truth.annotations, stuff)
+    annotations: list[Record] = [*join_stuff([dict(item) for item in truth.annotations], stuff)]
     groups = by_image(annotations)
     images = [(image, groups.get(image["id"], []), rows.get(image["id"])) for image in truth.images]
     whole = any(item["category_id"] in stuff for item in annotations)
@@ -87,21 +87,6 @@ def measure_panoptic(path: Path, truth: Truth, runtime: RuntimeSettings, ranked:
     if ranked:
         result["ranked"] = _rankings(annotations, segments, {"things": truth.things, "stuff": truth.stuff})
     return {name: value for name, value in result.items() if value != {}}
-
-
-def join_stuff(annotations: Sequence[Record], stuff: Container[int]) -> list[Record]:
-    """Annotations in which each class of stuff is one segment of its image, as in a panoptic file."""
-    parts: dict[tuple[int, int], list[Record]] = {}
-    joined: list[Record] = []
-    for item in annotations:
-        if item["category_id"] in stuff and not item.get("iscrowd", 0):
-            parts.setdefault((item["image_id"], item["category_id"]), []).append(item)
-        else:
-            joined.append(item)
-    for group in parts.values():
-        mask = rle.union([item["segmentation"] for item in group]) if len(group) > 1 else group[0]["segmentation"]
-        joined.append({**group[0], "segmentation": mask, "area": rle.area(mask), "bbox": rle.bbox(mask)})
-    return joined
 
 
 def _check(path: Path, content: Record, truth: Truth) -> None:

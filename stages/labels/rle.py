@@ -45,6 +45,16 @@ def bbox(rle: RLE) -> list[int]:
     return [int(value) for value in coco_mask.toBbox(dict(rle))]
 
 
+def from_box(box_xywh: Sequence[float], height: int, width: int) -> RLE:
+    """The pixels of a box [x, y, width, height] in an image of ``height`` x ``width`` pixels.
+
+    Raises:
+        ValueError: a box of no number, or too far outside.
+    """
+    x, y, w, h = box_xywh
+    return from_segmentation([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width)
+
+
 def from_segmentation(segmentation: object, height: int, width: int) -> RLE:
     """COCO's ``segmentation`` in any of its three forms -> RLE of an image of ``height`` x ``width`` pixels.
 

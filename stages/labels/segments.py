@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from stages.labels import rle
 from stages.labels.coco import Entry
 from stages.labels.panoptic import MOST_IDS, VOID
 from stages.runtime import layout
@@ -37,6 +38,23 @@ def decode_ids(rgb: np.ndarray) -> np.ndarray:
     """RGB (H, W, 3) uint8 as segment ids (H, W) int32."""
     red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
     return red + 256 * green + 65536 * blue
+
+
+def join_stuff(rows: Sequence[Entry], stuff: Container[int]) -> list[Entry]:
+    """COCO annotations in which each class of stuff is one segment of its image; crowds stay apart.
+
+    ``area`` and ``bbox`` follow the joined mask in rows that have an area.
+    """
+    joined: dict[object, Entry] = {}
+    for number, row in enumerate(rows):
+        single = row["category_id"] not in stuff or row.get("iscrowd", 0)
+        key = number if single else (row["image_id"], row["category_id"])
+        if key in joined:
+            mask = rle.union([joined[key]["segmentation"], row["segmentation"]])
+            row = {**joined[key], "segmentation": mask,
+                   **({"area": rle.area(mask), "bbox": rle.bbox(mask)} if "area" in row else {})}
+        joined[key] = row
+    return list(joined.values())
 
 
 def segments_info(segments: np.ndarray, rows: Sequence[Entry]) -> list[Entry]:

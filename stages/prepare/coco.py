@@ -147,8 +147,7 @@ def _mask(annotation: Entry, crowd: int, width: int, height: int) -> rle_codec.R
         return rle_codec.from_segmentation(segmentation, height, width)
     if not crowd or label_problems({"bbox": annotation.get("bbox")}, width, height):
         return None
-    x, y, w, h = annotation["bbox"]
-    return rle_codec.from_segmentation([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width)
+    return rle_codec.from_box(annotation["bbox"], height, width)
 
 
 def _is_flat(box: object) -> bool:

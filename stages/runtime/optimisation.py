@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim.optimizer import ParamsT
 
 Schedule = Callable[[float], float]
@@ -48,6 +49,14 @@ def warmed_up(schedule: Schedule, warmup_steps: int, total: int) -> Schedule:
     if warmup_steps == 0:
         return schedule
     return lambda done: schedule(done) * min(1.0, 0.001 + 0.999 * done * total / warmup_steps)
+
+
+def part_at_rate(model: nn.Module, part: nn.Module, rate: float, factor: float) -> list[dict[str, object]]:
+    """Parameter groups of a network: what ``part`` of it does not hold, at ``rate``, and the part at ``factor`` times
+    it; frozen parameters are in neither."""
+    held = {id(value) for value in part.parameters()}
+    return [{"params": [value for value in model.parameters() if value.requires_grad and (id(value) in held) == own],
+             "lr": own_rate} for own, own_rate in ((False, rate), (True, rate * factor))]
 
 
 def make_optimizer(kind: str, groups: ParamsT, rate: float, weight_decay: float,

@@ -12,6 +12,7 @@ from stages.cues.views import to_tensor
 from stages.labels.coco import Entry
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
+from stages.runtime.optimisation import part_at_rate
 from stages.runtime.training import Training
 from stages.runtime.weights import load_weights
 from stages.segmentation.inference import infer_semantic, most_likely
@@ -38,16 +39,9 @@ def segmentation_training(settings: SegmentationSettings, images: Sequence[Entry
     """
     samples = LabelledImages(images, pictures, labels, category_ids, settings.augment)
     model = SegmentationNetwork(settings, len(category_ids))
-    return Training(model=model, losses=semantic_losses, samples=samples, groups=optimizer_groups(model, settings),
+    return Training(model=model, losses=semantic_losses, samples=samples,
+                    groups=part_at_rate(model, model.backbone, settings.learning_rate, settings.backbone_factor),
                     finish=lambda folder: describe(folder, settings, category_ids))
-
-
-def optimizer_groups(model: SegmentationNetwork, settings: SegmentationSettings) -> list[dict[str, object]]:
-    """Parameters that want a gradient, the backbone's at a rate of its own."""
-    rate = settings.learning_rate
-    parts = ((rate, [model.decoder, model.head]), (rate * settings.backbone_factor, [model.backbone]))
-    return [{"params": [value for part in modules for value in part.parameters() if value.requires_grad], "lr": own}
-            for own, modules in parts]
 
 
 def describe(folder: Path, settings: FeatureSettings, category_ids: Sequence[int]) -> None:

@@ -151,22 +151,7 @@ def test_pairs_as_published():
     assert weights == pytest.approx(dict.fromkeys(groups, 1.0))  # the mean over the objects of means
 
 
-def test_pairs_with_the_background_as_an_object():
-    # The second mask reaches into the background: what both claim is nobody's negative.
-    free = ~MASKS[0]
-    pairs, _ = pairs_of("symmetric", background=free, mean=True)
-    assert len(pairs.seeds) == 2 and len(pairs.hard) == 7
-    points = set(pairs.points)
-    both = [(tuple(pairs.yx[a]), tuple(pairs.yx[b]), same)
-            for a, b, same in zip(pairs.first, pairs.second, pairs.same, strict=True) if a not in points]
-    assert sum(same for *_, same in both) == 10 and all(free[a] for a, *_ in both)
-    assert all(free[b] == same for _, b, same in both)
-    assert {b for _, b, same in both if not same} <= set(zip(*MASKS[0].nonzero(), strict=True))
-    # Each of the 2 points and 2 seeds with its own, and with the others: 8 means, over 2 objects.
-    assert pairs.weight.sum() == pytest.approx(4)
-
-
-@pytest.mark.parametrize("scheme", ["paper", "published", "symmetric"])
+@pytest.mark.parametrize("scheme", ["paper", "published"])
 def test_pixels_inside_the_own_mask_are_no_negatives(scheme):
     around, _ = pairs_of(scheme, masks=(MASKS[1], MASKS[2]), background=np.zeros(SIZE, bool))
     owner = around.points[0]
@@ -174,7 +159,7 @@ def test_pixels_inside_the_own_mask_are_no_negatives(scheme):
     assert not around.same[around.first != owner].all() or scheme == "published"
 
 
-@pytest.mark.parametrize("scheme", ["paper", "published", "symmetric"])
+@pytest.mark.parametrize("scheme", ["paper", "published"])
 def test_pairs_of_hardly_anything(scheme):
     none, _ = pairs_of(scheme, yx=np.zeros((0, 2), int), masks=())
     assert len(none.first) == 0 and none.yx.shape == (7, 2)

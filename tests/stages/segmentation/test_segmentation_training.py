@@ -19,7 +19,6 @@ from stages.runtime.training import train_stage
 from stages.runtime.walk import walk_stage
 from stages.segmentation import training
 from stages.segmentation.labels import IGNORE, index_table, read_indices, write_semantic_png
-from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.samples import LabelledImages
 from stages.segmentation.settings import SemanticInferenceSettings
 
@@ -134,8 +133,9 @@ def test_inference_keeps_to_the_tags_of_training_images(tmp_path, monkeypatch):
 
 def test_optimizer_groups_and_what_is_written(tmp_path, monkeypatch):
     chosen = settings(backbone_factor=0.1, learning_rate=0.5, backbone={"freeze_batch_norm": True})
-    model = SegmentationNetwork(chosen, 2)
-    new, old = training.optimizer_groups(model, chosen)
+    image = {"id": 1, "file_name": "a.png", "height": 9, "width": 9}
+    trained = training.segmentation_training(chosen, [image], tmp_path, tmp_path, IDS)
+    model, (new, old) = trained.model, trained.groups
     assert (new["lr"], old["lr"]) == (0.5, pytest.approx(0.05))
     wanted = [value for value in model.parameters() if value.requires_grad]
     assert {id(value) for value in new["params"] + old["params"]} == {id(value) for value in wanted}
