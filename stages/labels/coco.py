@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.labels import rle as rle_codec
 from stages.runtime.errors import UserError, summarise
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import is_finite, read_json, write_json
 
 Entry = dict[str, Any]
 """A JSON object: an image, annotation or category, or the whole of a file."""
@@ -197,11 +197,8 @@ def _kind(value: object) -> str:
 
 
 def _is_id(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Arrays hold ids in 64 bits, and files are named by them.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _check_ids(entries: list[object], name: str, problems: list[str]) -> dict[int, Entry]:
@@ -210,8 +207,8 @@ def _check_ids(entries: list[object], name: str, problems: list[str]) -> dict[in
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
             shown = entry.get("id") if isinstance(entry, dict) else _kind(entry)
-            problems.append(f"{name} number {position + 1}: an object with a whole number from 0 on as id was "
-                            f"expected, found {shown!r}")
+            problems.append(f"{name} number {position + 1}: an object with a whole number from 0 on, below 2^63, as "
+                            f"id was expected, found {shown!r:.80}")
         elif entry["id"] in found:
             problems.append(f"{name} id {entry['id']}: appears twice; ids must be unique")
         else:
@@ -293,7 +290,7 @@ def _check_annotation(annotation: Entry, images: Mapping[int, Entry], categories
 
 
 def _numbers(value: object, count: int) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == count and all(_is_number(item) for item in value)
+    return isinstance(value, list) and len(value) == count and all(is_finite(item) for item in value)
 
 
 def _box_problems(box: object, width: int, height: int) -> list[str]:
