@@ -158,6 +158,34 @@ def path_problem(folder: str | Path, file_name: str) -> str | None:
     return None
 
 
+def check_names(names: Sequence[str], file: Path) -> None:
+    """Names that paths are made of, before the file system is asked for them.
+
+    Raises:
+        UserError: one that no file system takes.
+    """
+    for name in names:
+        if "\0" in name or any(len(part.encode()) > 240 for part in name.split("/")):
+            raise UserError(f"{file}: {name[:40]!r}... is no name of an image: it is too long or holds a null "
+                            f"character")
+
+
+def read_lines(file: Path, missing: str) -> list[str]:
+    """The lines of a list of names or of a table.
+
+    Raises:
+        UserError: there is no such file (``missing`` says what was expected), or it is no text.
+    """
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{file}: {missing}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a UTF-8 text file (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
 def listed(names: Sequence[str], shown: int = 40) -> str:
     """Names with commas; LVIS has more of them than fit into a message."""
     more = f" and {len(names) - shown} more" * (len(names) > shown)

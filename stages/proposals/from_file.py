@@ -7,7 +7,6 @@ entries are, and then each image's best ones.
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +19,7 @@ from stages.labels import rle
 from stages.labels.coco import Entry
 from stages.proposals.segments import Proposals, from_rles
 from stages.runtime.errors import UserError, summarise
+from stages.runtime.files import STRICT, is_finite
 
 _CHUNK = 1 << 20
 _LARGEST_ENTRY = 64 << 20
@@ -119,7 +119,8 @@ def read_image(image: Entry, places: Sequence[Place], limit: int) -> tuple[Propo
             break
         with open(place.path, "rb") as file:
             file.seek(place.start)
-            entry = json.loads(file.read(place.end - place.start))
+            # As `entries` reads it: what is no UTF-8 can stand in texts that are not looked at.
+            entry = STRICT.decode(file.read(place.end - place.start).decode("latin-1"))
         try:
             mask = rle.from_segmentation(entry["segmentation"], image["height"], image["width"])
         except ValueError as error:
@@ -141,7 +142,7 @@ def entries(path: Path) -> Iterator[tuple[int, int, object]]:
     Raises:
         UserError: the file is no JSON list; the place is named.
     """
-    decoder, start = json.JSONDecoder(), 0
+    decoder, start = STRICT, 0
     # One character per byte, so that places in the text are places in the file; the texts that matter are ASCII.
     with open(path, encoding="latin-1", newline="") as file:
         window = _Window(file.read)
@@ -207,7 +208,11 @@ def _decode(window: _Window, decoder: json.JSONDecoder, path: Path) -> object:
     while True:
         try:
             value, end = decoder.raw_decode(window.text, window.at)
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise _broken(path, window.place, "lists or objects are nested too deeply") from None
+        except ValueError as error:  # also a number of thousands of digits, a key given twice, NaN
+            if not isinstance(error, json.JSONDecodeError):
+                raise _broken(path, window.place, str(error)) from None
             wrong = _broken(path, window.before + error.pos, error.msg)
             if len(window.text) - window.at > _LARGEST_ENTRY or not window.more(size):
                 raise wrong from None
@@ -228,6 +233,6 @@ def _problem(entry: object) -> str:
     number, score = entry.get("image_id"), entry.get("score")
     if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 1 << 63:
         return f"image_id: a whole number was expected, found {number!r:.40}"
-    if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
+    if not is_finite(score):
         return f"score: a finite number was expected, found {score!r:.40}"
     return "" if "segmentation" in entry else "there is no segmentation"

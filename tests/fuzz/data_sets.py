@@ -125,7 +125,8 @@ def _spoil_pictures(random: Random, case: Path, labels: tuple[str, ...], texts: 
         path = random.choice(listed)
         if path.suffix == ".json":
             return spoilers.spoil_json(random, path, 0)
-        return spoilers.spoil_text(random, path) if path.suffix in (".txt", ".csv") else spoilers.spoil_file(random, path)
+        return spoilers.spoil_text(random, path) if path.suffix in (".txt", ".csv") else spoilers.spoil_file(random,
+                                                                                                             path)
     if numbered and way < 0.75:
         return spoilers.spoil_labels(random, random.choice(numbered))
     return spoilers.spoil_picture(random, spoilers.pick(random, root, *spoilers.PICTURES))

@@ -72,10 +72,13 @@ def _spoil_settings(random: Random, case: Path) -> str:
         key = lines[place].partition(":")[0]
         odd = random.choice([
             "2020-13-45", "2001-12-14t21:59:43.10-05:00", "!!python/object/apply:os.system ['true']", "!!timestamp x",
-            "!!binary x", "0x" + "f" * 5000, "1:59:59:59:59", "0b" + "1" * 20_000, "*a", "&a [*a]", "<<", "{<<: 1}", "[" * 2000,
+            "!!binary x", "0x" + "f" * 5000, "1:59:59:59:59", "0b" + "1" * 20_000, "*a", "&a [*a]", "<<", "{<<: 1}",
+            "[" * 2000,
             "!!set {a}", "!!omap [a: 1]", "0o17", "017", "~", "yes", ".inf", ".nan", "1e999", "1_000", "'", '"\\ud800"',
-            '"\\x1b[2J"', "|", "? a", "{a: 1, a: 2}", "!!int x", "!!float x", "!!bool x", "9" * 5000, "@", "`", "%", "\t1",
-            "&a [x,x,x,x,x,x,x,x,x]", "[" + "a, " * 5000 + "]", "- 1", '"' + "a" * 100_000 + '"', "!!str", "!!null x", "=",
+            '"\\x1b[2J"', "|", "? a", "{a: 1, a: 2}", "!!int x", "!!float x", "!!bool x", "9" * 5000, "@", "`", "%",
+            "\t1",
+            "&a [x,x,x,x,x,x,x,x,x]", "[" + "a, " * 5000 + "]", "- 1", '"' + "a" * 100_000 + '"', "!!str", "!!null x",
+            "=",
             BOMB])
         lines[place] = f"{key}: {odd}"
         text = "\n".join(lines)
@@ -190,7 +193,8 @@ def _run_proposals(random: Random, case: Path) -> int:
 
 def _check_proposals(case: Path, limit: int) -> None:
     desk = case / "desk"
-    rows, record = oracles.strict_json(desk / "results.json"), oracles.strict_json(desk / "data/proposals/provider.json")
+    rows, record = oracles.strict_json(desk / "results.json"),
+    oracles.strict_json(desk / "data/proposals/provider.json")
     images = [image for split in ("train", "val")
               for image in oracles.strict_json(desk / f"data/annotations/{split}_weak.json")["images"]]
     ask(record["other_images"] == sum(row["image_id"] not in {image["id"] for image in images} for row in rows),
@@ -325,7 +329,8 @@ def _spoil_stored(random: Random, case: Path) -> str:
     arrays[name] = random.choice([
         value[:-1], value[::-1], np.concatenate([value, value]), value.astype(np.float64), value.astype("U8"),
         value[None], np.zeros(0), np.array(3), np.array([{}], object), value * 0, value + 1, -value.astype(np.int64),
-        np.full(value.shape, np.nan), np.frombuffer(spoil_bytes(random, value.tobytes()), np.uint8), value.astype(complex),
+        np.full(value.shape, np.nan), np.frombuffer(spoil_bytes(random, value.tobytes()), np.uint8),
+        value.astype(complex),
         np.zeros((0, 3)), value.astype(bool), np.full(value.shape, 2**62), np.array(["x"])])
     if random.random() < 0.2:
         del arrays[random.choice(sorted(arrays))]
@@ -346,7 +351,8 @@ def _check_stored(case: Path, found: Any) -> None:
 
 def _build_map(case: Path) -> None:
     rng = np.random.default_rng(0)
-    write_semantic_png(case / "user/map.png", rng.choice([0, 4, 9, 255], (samples.HEIGHT, samples.WIDTH)).astype(np.uint8))
+    write_semantic_png(case / "user/map.png", rng.choice([0, 4, 9, 255], (samples.HEIGHT,
+                                                                          samples.WIDTH)).astype(np.uint8))
 
 
 def _check_map(case: Path, indices: np.ndarray) -> None:

@@ -15,9 +15,11 @@ HUGE = "1" + "0" * 400
 
 ODD: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1, 2**63,
-    2**64, 10**30, 10**400, -(10**400), 0.5, -0.0, 1.0, 1.5, 1e9, -1e9, 1e-300, 1e308, math.nan, math.inf, -math.inf, "",
+    2**64, 10**30, 10**400, -(10**400), 0.5, -0.0, 1.0, 1.5, 1e9, -1e9, 1e-300, 1e308, math.nan, math.inf, -math.inf,
+    "",
     " ", "a", "0", "1", "null", "\u00fc\u4e2d", "\ud800", "a\udfff", "\0", "a\nb", "\x1b[31m", "a" * 300, "../out.png",
-    "/etc/passwd", ".", "..", "~", "a" * 5000, [], {}, [[]], [None], [0], [1, 2], [1, 2, 3, 4], {"a": 1}, {"size": [1, 1]},
+    "/etc/passwd", ".", "..", "~", "a" * 5000, [], {}, [[]], [None], [0], [1, 2], [1, 2, 3, 4], {"a": 1}, {"size": [1,
+                                                                                                                    1]},
     [0.5, 1e400], ["x"], [[1, 2], [3, 4]], b"raw"]
 
 
@@ -105,11 +107,15 @@ def spoil_segmentation(random: Random, value: Any, height: int, width: int) -> A
     runs = random.choice([[height * width], [0, height * width], [height * width - 3, 3], [5, 0, 0, height * width - 5],
                           [0, 0, height * width], [height * width + 1], [2**31, 2**31], [-1, height * width + 1], [],
                           [3, 0, 4, 0, height * width - 7], [10**12], [1.0, height * width - 1.0], ["1"], [True] * 4,
-                          [10**400], [1] * (height * width), [0] * 50 + [height * width], [2, 3, 0, 4, height * width - 9],
+                          [10**400], [1] * (height * width), [0] * 50 + [height * width], [2, 3, 0, 4,
+                                                                                           height * width - 9],
                           [2**32 + height * width]])
-    texts = ["", "0", "P" * 40 + "0", "o" * 5000, "\ud800", "é", "0O", "1" * 400, "`", "PPPPPPP0", "_" * 7, "oooooo1", "\0"]
-    size = random.choice([[height, width]] * 6 + [[width, height], [10**5, 10**5], [0, 0], [-1, -1], None, "ab", [height],
-                                                  [float(height), float(width)], [height, width, 1], [str(height), width]])
+    texts = ["", "0", "P" * 40 + "0", "o" * 5000, "\ud800", "é", "0O", "1" * 400, "`", "PPPPPPP0", "_" * 7, "oooooo1",
+             "\0"]
+    size = random.choice([[height, width]] * 6 + [[width, height], [10**5, 10**5], [0, 0], [-1, -1], None, "ab",
+                                                  [height],
+                                                  [float(height), float(width)], [height, width, 1], [str(height),
+                                                                                                      width]])
     way = random.randrange(7)
     if way == 0 and isinstance(value, list) and value and isinstance(value[0], list) and value[0]:
         changed = copy.deepcopy(value)
@@ -145,16 +151,19 @@ def to_json(random: Random, tree: Any) -> bytes:
     numbers = list(re.finditer(r"(?<=[ \[])-?\d+(\.\d+)?(?=[,\]}])", text))
     if way < 0.04 and keys:
         found = random.choice(keys)
-        text = f"{text[:found.start()]}{found[0]}{json.dumps(random.choice([1, None, 'x', []]))}, {text[found.start():]}"
+        twice = f"{found[0]}{json.dumps(random.choice([1, None, 'x', []]))}, "
+        text = text[:found.start()] + twice + text[found.start():]
     elif way < 0.1 and numbers:
         found = random.choice(numbers)
-        new = random.choice(["9" * 5000, HUGE, "1e999", "-0", "01", "0x10", "+1", "NaN", "Infinity", "1_000", "1.", "1e5",
+        new = random.choice(["9" * 5000, HUGE, "1e999", "-0", "01", "0x10", "+1", "NaN", "Infinity", "1_000", "1.",
+                             "1e5",
                              found[0] + ".0", "[" * 3000, "{" * 20, '"', found[0] + "e0", "1E400", "-" + HUGE])
         text = text[:found.start()] + new + text[found.end():]
     content = text.encode("utf-8", "surrogatepass")
     if way > 0.97:
         content = random.choice([b"\xef\xbb\xbf" + content, text.encode("utf-16", "surrogatepass"), b"", b"null",
-                                 b"[" * 100_000, b'{"a":' * 50_000, content + content, content + b"\0", b"\n" + content])
+                                 b"[" * 100_000, b'{"a":' * 50_000, content + content, content + b"\0",
+                                 b"\n" + content])
     return content
 
 

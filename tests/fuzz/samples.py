@@ -59,7 +59,7 @@ def coco(root: Path, masks: bool = True) -> None:
                 _row(10 * number + 2, number, 9, runs, [1, 5, 10, 4], iscrowd=1),
                 _row(10 * number + 3, number, 30, [[0, 0, WIDTH, 0, WIDTH, 1, 0, 1]], [0, 0, WIDTH, 1])]
         if not masks:
-            for number, row in enumerate(rows):
+            for row in rows:
                 del row["segmentation"]
                 left, top, w, h = row["bbox"]
                 row["point"] = [left + 1, top + 0.5]

@@ -35,12 +35,12 @@ class Limits:
 
     Attributes:
         cpu: processor time [s]; the machine may be loaded, so that the clock on the wall says little.
-        wall: [s].
+        wall: how long it may sleep without doing anything [s].
         memory: growth over the forked process [bytes].
     """
 
     cpu: int = 20
-    wall: float = 180.0
+    wall: float = 60.0
     memory: int = 1 << 30
 
 
@@ -73,7 +73,7 @@ def run_limited(function: Callable[[], str | None], limits: Limits) -> Outcome:
             pipe.write(json.dumps(result).encode())
         os._exit(0)
     os.close(send)
-    content, timed_out = _collect(receive, pid, time.monotonic() + limits.wall)
+    content, timed_out = _collect(receive, pid, limits.wall)
     _, status, usage = os.wait4(pid, 0)
     _kill_group(pid)  # what it started itself
     seconds = usage.ru_utime + usage.ru_stime
@@ -124,20 +124,39 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _collect(receive: int, pid: int, until: float) -> tuple[bytes, bool]:
-    """All that the child says, and whether it had to be killed."""
+def _collect(receive: int, pid: int, wall: float) -> tuple[bytes, bool]:
+    """All that the child says, and whether it had to be killed because it slept for ``wall`` seconds."""
     content = b""
     with os.fdopen(receive, "rb", buffering=0) as pipe:
+        last, asleep_since = -1.0, time.monotonic()
         while True:
-            left = until - time.monotonic()
-            ready = select.select([pipe], [], [], max(0, left))[0]
-            if not ready:
-                _kill_group(pid)
-                return content, True
+            if not select.select([pipe], [], [], 0.5)[0]:
+                spent = _processor_time(pid)
+                if spent != last:  # it works, however little of the processor it gets
+                    last, asleep_since = spent, time.monotonic()
+                elif time.monotonic() - asleep_since > wall and not _runnable(pid):
+                    _kill_group(pid)
+                    return content, True
+                continue
             piece = pipe.read(1 << 16)
             if not piece:
                 return content, False
             content += piece
+
+
+def _stat(pid: int) -> list[str]:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def _processor_time(pid: int) -> float:
+    fields = _stat(pid)
+    return float(int(fields[11]) + int(fields[12]))
+
+
+def _runnable(pid: int) -> bool:
+    """Waiting for the processor, not for something that may never come."""
+    return _stat(pid)[0] in ("R", "D")
 
 
 def _kill_group(pid: int) -> None:

@@ -1,8 +1,8 @@
 """Thousands of mutated inputs, each in a process with limits on memory and time; prints a table of outcomes.
 
 ``make fuzz CASES=10000``, or ``python -m tests.fuzz.soak --cases 10000 [--seed N] [--kinds coco,settings]``. A case is
-its seed and its number: ``make fuzz SEED=3 CASE=1234`` runs that one again and keeps its folder. The exit status is 1 if
-anything was neither refused in a sentence nor accepted and right.
+its seed and its number: ``make fuzz SEED=3 CASE=1234`` runs that one again and keeps its folder. The exit status is 1
+if anything was neither refused in a sentence nor accepted and right.
 """
 
 from __future__ import annotations

@@ -33,12 +33,14 @@ def spoil_json(random: Random, path: Path, masks: float = 0.25) -> str:
     done = []
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         rows = content if isinstance(content, list) else content.get("annotations") if isinstance(content, dict) else []
-        rows = [row for row in rows if isinstance(row, dict) and "segmentation" in row] if isinstance(rows, list) else []
+        rows = [row for row in rows if isinstance(row, dict) and "segmentation" in row] if isinstance(rows,
+                                                                                                      list) else []
         if rows and random.random() < masks:
             row = random.choice(rows)
             old = row["segmentation"]
             size = old.get("size") if isinstance(old, dict) else None
-            whole = isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 999 for side in size)
+            whole = isinstance(size,
+                               list) and len(size) == 2 and all(type(side) is int and 0 < side < 999 for side in size)
             row["segmentation"] = spoil_segmentation(random, old, *(size if whole else (HEIGHT, WIDTH)))
             done.append(f"segmentation := {row['segmentation']!r:.60}")
         elif random.random() < 0.02:
@@ -118,7 +120,8 @@ ODD_PICTURES = {
         b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n" + b"\2\2" * 5000),
     "float map of 30,000 x 30,000": lambda path: path.write_bytes(b"PF\n30000 30000\n-1.0\n" + b"\0" * 5000),
     "pixmap of 30,000 x 30,000": lambda path: path.write_bytes(b"P6\n30000 30000\n255\n" + b"\0" * 5000),
-    "a BLP": lambda path: path.write_bytes(struct.pack("<4sIbbbbII", b"BLP2", 1, 9, 0, 0, 0, WIDTH, HEIGHT) + b"\0" * 999),
+    "a BLP": lambda path: path.write_bytes(struct.pack("<4sIbbbbII", b"BLP2", 1, 9, 0, 0, 0, WIDTH,
+                                                       HEIGHT) + b"\0" * 999),
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("no picture"),
     "an archive": lambda path: path.write_bytes(b"PK\3\4" + b"\0" * 60),
@@ -170,7 +173,8 @@ def spoil_text(random: Random, path: Path) -> str:
     words = lines[place].replace(",", " , ").split(" ")
     spot = random.randrange(len(words))
     odd = ["", "nan", "inf", "-1", "1e400", "9" * 400, '"', "'", ",", ";", ",,", "../x", "/etc/passwd", "\0", "x" * 300,
-           "x" * 200_000, "ü", "\u2028", "\x1b[2J", "\r", "=1+1", ".", "..", "a/b/c", "Car", "tags", "file_name", "\ufeff"]
+           "x" * 200_000, "ü", "\u2028", "\x1b[2J", "\r", "=1+1", ".", "..", "a/b/c", "Car", "tags", "file_name",
+           "\ufeff"]
     if way < 4:
         words[spot] = random.choice([*odd, words[spot] * 2, f'"{words[spot]}', f'{words[spot]}"'])
         lines[place] = " ".join(words).replace(" , ", ",")
@@ -184,7 +188,8 @@ def spoil_text(random: Random, path: Path) -> str:
         lines[place] = lines[place] + random.choice([",x", ";", " ", "\t", '"', "\r", "\0"])
     data = "\n".join(lines).encode("utf-8", "surrogatepass")
     if way == 8:
-        data = random.choice([b"", b"\xff\xfe" + text.encode("utf-16-le"), text.encode() + b"\xe9", b"\xef\xbb\xbf" + data,
+        data = random.choice([b"", b"\xff\xfe" + text.encode("utf-16-le"), text.encode() + b"\xe9",
+                              b"\xef\xbb\xbf" + data,
                               text.replace("\n", "\r\n").encode(), text.replace(",", ";").encode(), b"\n" * 10,
                               text.replace("\n", "\r").encode(), text.encode() * 2])
     elif way == 9:
@@ -206,7 +211,8 @@ def spoil_labels(random: Random, path: Path) -> str:
     if way == 2:  # a few other pixels
         flat = values.reshape(-1)
         flat[rng.integers(0, flat.size, rng.integers(1, 6))] = rng.choice(
-            [0, 1, 2, 255 % (top + 1), min(26001, top), min(10000, top), top, int(rng.integers(0, min(top, 40_000) + 1))])
+            [0, 1, 2, 255 % (top + 1), min(26001, top), min(10000, top), top, int(rng.integers(0, min(top,
+                                                                                                      40_000) + 1))])
     elif way == 3:
         values = rng.permutation(np.unique(values))[np.searchsorted(np.unique(values), values)]
     elif way == 4:
