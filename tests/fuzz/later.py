@@ -193,8 +193,8 @@ def _run_proposals(random: Random, case: Path) -> int:
 
 def _check_proposals(case: Path, limit: int) -> None:
     desk = case / "desk"
-    rows, record = oracles.strict_json(desk / "results.json"),
-    oracles.strict_json(desk / "data/proposals/provider.json")
+    rows = oracles.strict_json(desk / "results.json")
+    record = oracles.strict_json(desk / "data/proposals/provider.json")
     images = [image for split in ("train", "val")
               for image in oracles.strict_json(desk / f"data/annotations/{split}_weak.json")["images"]]
     ask(record["other_images"] == sum(row["image_id"] not in {image["id"] for image in images} for row in rows),
