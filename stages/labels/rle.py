@@ -161,6 +161,8 @@ def _from_runs(segmentation: Mapping[str, object], height: int, width: int) -> R
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", errors="replace")
     packed = isinstance(counts, str)
+    if isinstance(counts, (str, list)) and len(counts) > 2 * GROUPS * (height * width + 1):
+        raise ValueError(f"RLE counts are longer than any of an image of {height} x {width} pixels")
     runs = unpack_counts(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) and not isinstance(run, bool) and run >= 0
                                              for run in runs):

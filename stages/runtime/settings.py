@@ -15,6 +15,9 @@ from pydantic_core import ErrorDetails
 
 from stages.runtime.errors import UserError, summarise
 
+LONGEST_NUMBER = 80
+"""Characters of a number: of 64 binary digits there are more than of any other."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and a key that it does not know is an error."""
@@ -24,10 +27,12 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values_as_numbers(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and info.field_name is not None:
+        if isinstance(value, (bool, str)) and info.field_name is not None:
             options = set(_options(cls.model_fields[info.field_name].annotation))
-            if options & {int, float} and bool not in options:
+            if isinstance(value, bool) and options & {int, float} and bool not in options:
                 raise ValueError("input should be a number")
+            if isinstance(value, str) and options <= {int, float} and len(value) > LONGEST_NUMBER:
+                raise ValueError("input should be a number")  # of hundreds of digits, which no float holds
         if isinstance(value, str) and not _is_plain(value):
             raise ValueError("a text that can name a file was expected: no null character, no half of a character, at "
                              "most 255 bytes between slashes")
@@ -82,8 +87,6 @@ class TrainingSettings(Settings):
                                                      "own, on GPUs (not in the papers)")
 
 
-LONGEST_NUMBER = 400
-"""Characters of a whole number: no float holds more digits."""
 MOST_VALUES = 100_000
 """Values of a settings file."""
 
@@ -108,7 +111,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         if len(self.construct_scalar(node)) > LONGEST_NUMBER:
             raise yaml.constructor.ConstructorError(
                 None, None, f"a number of more than {LONGEST_NUMBER} characters", node.start_mark)
-        return self.construct_yaml_int(node)
+        value = self.construct_yaml_int(node)
+        if abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "a whole number beyond 64 bits", node.start_mark)
+        return value
 
     def content(self) -> Any:
         """The document.

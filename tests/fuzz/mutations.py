@@ -39,7 +39,7 @@ def odd_value(random: Random, value: Any = None) -> Any:
         near += [list(value), {**value, "": 1}, list(value.values())]
     if random.random() < 0.05:
         nested: Any = value
-        for _ in range(random.choice([3, 60, 400])):
+        for _ in range(random.choice([3, 60, 150])):
             nested = [nested] if random.random() < 0.5 else {"a": nested}
         return nested
     return copy.deepcopy(random.choice(near if random.random() < 0.4 else ODD))

@@ -14,7 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stages.runtime.errors import UserError
 
@@ -22,6 +22,7 @@ OUTCOMES = ("refused", "accepted", "traceback", "hang", "memory", "wrong")
 """Refused with one UserError; accepted, and what came out was checked; and four ways to break the promise. A crash of
 native code counts among the tracebacks."""
 BROKEN = OUTCOMES[2:]
+_ASKED = "refused, but only when memory ran out:"
 _OUT_OF_MEMORY = ("MemoryError", "Unable to allocate", "Cannot allocate", "Insufficient memory", "bad_alloc")
 
 
@@ -37,11 +38,13 @@ class Limits:
         cpu: processor time [s]; the machine may be loaded, so that the clock on the wall says little.
         wall: how long it may sleep without doing anything [s].
         memory: growth over the forked process [bytes].
+        space: growth of the address space; what is asked for and never filled counts here only [bytes].
     """
 
     cpu: int = 20
     wall: float = 60.0
     memory: int = 1 << 30
+    space: int = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,25 @@ class Outcome:
 
 
 def run_limited(function: Callable[[], str | None], limits: Limits) -> Outcome:
-    """Run ``function`` in a child of its own.
+    """Run ``function`` in a child of its own; see :func:`_run`.
+
+    A file that lies about its size may ask for much and fill nothing, and a refusal that follows is right. So what ran
+    into the limit on the address space runs once more with more of it, and then what was filled counts.
+    """
+    outcome = _run(function, limits, strict=True)
+    if outcome.name == "memory" and outcome.message.startswith(_ASKED):
+        return _run(function, replace(limits, space=3 * limits.space), strict=False)
+    return outcome
+
+
+def _run(function: Callable[[], str | None], limits: Limits, strict: bool) -> Outcome:
+    """One run in a child.
 
     Args:
         function: raises UserError (a refusal) or :class:`Wrong`, or returns None (accepted and right) or the message of
             a refusal that it looked at itself.
         limits: of the child.
+        strict: whether a refusal that speaks of memory counts as "memory".
     """
     receive, send = os.pipe()
     before = _resident()
@@ -68,7 +84,7 @@ def run_limited(function: Callable[[], str | None], limits: Limits) -> Outcome:
         os.close(receive)
         os.setsid()
         _limit(limits)
-        result = _call(function)
+        result = _call(function, strict)
         with os.fdopen(send, "wb") as pipe:
             pipe.write(json.dumps(result).encode())
         os._exit(0)
@@ -93,15 +109,14 @@ def _limit(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu, limits.cpu + 2))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
-    # Twice the growth that counts: an array that is asked for and never filled is no fault.
-    size = _pages(0) + 2 * limits.memory
+    size = _pages(0) + limits.space
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     silent = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(silent, number)
 
 
-def _call(function: Callable[[], str | None]) -> tuple[str, str]:
+def _call(function: Callable[[], str | None], strict: bool) -> tuple[str, str]:
     """(outcome, message) of a function in this process."""
     try:
         refusal = function()
@@ -115,8 +130,8 @@ def _call(function: Callable[[], str | None]) -> tuple[str, str]:
     except BaseException:
         text = traceback.format_exc()
         return ("memory" if any(word in text for word in _OUT_OF_MEMORY) else "traceback"), _printable(text[-3000:])
-    if any(word in message for word in _OUT_OF_MEMORY):
-        return "memory", message
+    if strict and any(word in message for word in _OUT_OF_MEMORY):
+        return "memory", f"{_ASKED} {_printable(message)}"
     return name, _printable(message)
 
 

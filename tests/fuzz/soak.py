@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -113,7 +112,12 @@ def soak(kinds: Mapping[str, Kind], numbers: Sequence[int], seed: int, base: Pat
 def run_case(kind: Kind, template: Path, case: Path, seed: str, limits: Limits) -> Outcome:
     """One case, in a child; what was done to the input stands in ``<case>.txt`` then."""
     case.with_name(f"{case.name}.txt").write_text("(spoiling did not end)")
-    return run_limited(partial(_in_child, kind, template, case, seed), limits)
+
+    def in_child() -> str | None:
+        shutil.rmtree(case, ignore_errors=True)  # of a run before
+        return _in_child(kind, template, case, seed)
+
+    return run_limited(in_child, limits)
 
 
 def _in_child(kind: Kind, template: Path, case: Path, seed: str) -> str | None:

@@ -17,7 +17,7 @@ from tests.fuzz.mutations import ODD, odd_value, places, spoil_bytes, spoil_segm
 from tests.fuzz.oracles import ask, mask_of
 from tests.fuzz.server import OUTCOMES, Limits
 
-SHORT = Limits(cpu=1, wall=1.0, memory=200 << 20)
+SHORT = Limits(cpu=1, wall=1.0, memory=200 << 20, space=600 << 20)
 
 
 def build(case):
@@ -55,6 +55,20 @@ def kill(random, case):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def late(random, case):
+    try:
+        np.ones(1 << 27)  # 1 GiB: more than may be filled, and less than the second run may ask for
+    except MemoryError as error:
+        raise UserError(f"a.txt: cannot be read ({error})") from None
+
+
+def lie(random, case):
+    try:
+        np.empty(1 << 40)
+    except MemoryError as error:
+        raise UserError(f"a.txt: cannot be read ({error})") from None
+
+
 PLANTED = {
     "refused": ("refused", refuse("a.txt: no such word; write another"), {}),
     "accepted": ("accepted", nothing, {}),
@@ -65,7 +79,8 @@ PLANTED = {
     "an endless sleep": ("hang", lambda random, case: time.sleep(60), {}),
     "much memory": ("memory", lambda random, case: len(np.ones(300 << 17)) and None, {}),
     "all memory": ("memory", lambda random, case: np.ones(1 << 50), {}),
-    "memory that is refused late": ("memory", refuse("a.txt: cannot be read (Unable to allocate 7 GiB)"), {}),
+    "memory that is refused late": ("memory", late, {}),
+    "memory that was asked for and never filled": ("refused", lie, {}),
     "a wrong result": ("wrong", lambda random, case: 1, {}),
     "an original that is changed": ("wrong", write("user/a.txt"), {}),
     "a file elsewhere": ("wrong", write("outside/b.txt"), {}),
