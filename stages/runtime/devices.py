@@ -32,6 +32,8 @@ def resolve(device: str) -> torch.device:
         if wanted.type not in ("cpu", "cuda", "mps"):  # "meta", for one, holds no numbers
             raise RuntimeError("no device that computes here")
         torch.empty(1, device=wanted)
+    except UserError:
+        raise
     except Exception as error:  # torch asks the driver, which raises what it likes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"runtime.device: {device!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
