@@ -9,6 +9,8 @@ import numpy as np
 from stages.labels.images import label_picture
 from stages.runtime.errors import UserError
 
+_LARGEST = 65535  # a TIFF under the name of a PNG may hold 32 bits, and tables are as long as the largest number
+
 
 def read_numbers(file: str, modes: Sequence[str], expected: str, size: tuple[int, int]) -> np.ndarray:
     """The numbers of a single-channel PNG.
@@ -27,9 +29,12 @@ def read_numbers(file: str, modes: Sequence[str], expected: str, size: tuple[int
     """
     with label_picture(file, "no such file; every image needs its labels") as image:
         check_size(file, (image.height, image.width), *size)
-        if not image.mode.startswith(tuple(modes)) or image.mode == "LA":
+        if not image.mode.startswith(tuple(modes)) or len(image.getbands()) > 1:
             raise UserError(f"{file}: {expected} was expected, found mode {image.mode}")
-        return np.array(image).astype(np.int32)
+        values = np.array(image).astype(np.int32)
+    if values.min(initial=0) < 0 or values.max(initial=0) > _LARGEST:
+        raise UserError(f"{file}: numbers from 0 to {_LARGEST} were expected, found {values.min()} to {values.max()}")
+    return values
 
 
 def check_size(file: str, shape: Sequence[int], width: int, height: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from stages.labels.coco import Entry
 from stages.prepare.settings import DatasetSettings
 from stages.runtime.errors import UserError
+from stages.runtime.files import TEMPORARY
 from stages.runtime.seeds import generator
 from stages.runtime.settings import nearest
 
@@ -147,6 +148,8 @@ def path_problem(folder: str | Path, file_name: str) -> str | None:
     pure = PurePosixPath(file_name)
     if pure.is_absolute() or ".." in pure.parts or "\0" in file_name:
         return f"file_name {file_name!r} leaves the image folder {folder}; give a path below that folder"
+    if any(part.startswith(TEMPORARY) for part in pure.parts):
+        return f"file_name {file_name!r}: names that begin with {TEMPORARY} are those of unfinished files; rename it"
     path = Path(folder) / file_name
     try:
         if not path.is_file():

@@ -48,7 +48,7 @@ def files(path: Path) -> list[Path]:
         UserError: nothing is there.
     """
     if path.is_dir():
-        found = sorted(path.glob("*.json"))
+        found = sorted(item for item in path.glob("*.json") if item.is_file())
         if not found:
             raise UserError(f"{path}: no .json file in this folder; proposals.source names COCO results")
         return found

@@ -83,6 +83,12 @@ CASES = {
     "segmentation false": (lambda d: first(d).update(segmentation=False), ["neither polygons nor an RLE"]),
     "half a character": (lambda d: image(d).update(file_name="\ud800.png"), [r"image 11: the file_name .* half of a"]),
     "half a class": (lambda d: d.categories[0].update(name="a\udfff"), [r"category 4: the name .* half of a char"]),
+    "name of unfinished files": (lambda d: [
+        d.write(".weakmask-1.png", np.zeros((10, 12, 3), np.uint8)), image(d).update(file_name=".weakmask-1.png")],
+        ["image 11 .*names that begin with .weakmask- are those of unfinished files"]),
+    "name that grows too long": (lambda d: [
+        Image.new("L", (12, 10)).save(d.root / "images" / ("a" * 253 + ".p"), format="PNG"),
+        image(d).update(file_name="a" * 253 + ".p")], ["image 11 .*converted to PNG it needs a longer name"]),
     "long name": (lambda d: image(d).update(file_name="a" * 300 + ".png"), ["image 11 .*name too long"]),
     "category id": (lambda d: [d.categories[0].update(id=70_000),
                                [a.update(category_id=70_000) for part in (d.train, d.val) for a in part["annotations"]
