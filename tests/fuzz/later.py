@@ -65,7 +65,10 @@ def _spoil_settings(random: Random, case: Path) -> str:
             done.append(f"{section}: {spoil_tree(random, content[section])}")
         else:
             done.append(spoil_tree(random, content, section))
-    text = yaml.dump(content, Dumper=getattr(yaml, "CDumper", yaml.Dumper), sort_keys=False)
+    try:
+        text = yaml.dump(content, Dumper=getattr(yaml, "CDumper", yaml.Dumper), sort_keys=False)
+    except UnicodeEncodeError:  # halves of characters, which the other one escapes
+        text = yaml.dump(content, sort_keys=False)
     if way > 0.6:
         lines = text.split("\n")
         place = random.choice([number for number, line in enumerate(lines) if ": " in line] or [0])
@@ -125,6 +128,10 @@ def _same(given: Any, taken: Any, where: str) -> None:
         ask(len(given) == len(taken), f"{where} has {len(given)} items, taken were {len(taken)}")
         for place, (first, second) in enumerate(zip(given, taken, strict=True)):
             _same(first, second, f"{where}.{place}")
+    elif isinstance(taken, bool):
+        words = ("1", "1.0", "t", "true", "y", "yes", "on") if taken else ("0", "0.0", "-0.0", "f", "false", "n",
+                                                                           "no", "off")
+        ask(str(given).lower() in words, f"{where}: {given!r} was taken as {taken}")
     elif isinstance(taken, (int, float)) and not isinstance(taken, bool):
         ask(not isinstance(given, bool) and float(given) == float(taken), f"{where}: {given!r} was taken as {taken!r}")
     else:

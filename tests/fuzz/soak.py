@@ -31,8 +31,9 @@ KINDS: dict[str, Kind] = {**data_sets.KINDS, **later.KINDS}
 HEADINGS = ("refused", "accepted, right", "tracebacks", "hangs", "memory", "wrong")
 LONGEST = 20_000
 """Characters of a refusal: one can still be read."""
-_NAMED = re.compile(r"[\w.-]+\.(json|csv|yaml|png|jpg|txt|mat|npz|pt|bmp|gif|tif|webp|ppm)|image \d|\b\w+(\.\w+)+")
-"""A file, an image, or the path of a key: what every refusal has to name."""
+_NAMED = re.compile(r"[\w.-]+\.(json|csv|yaml|png|jpg|txt|mat|npz|pt|bmp|gif|tif|webp|ppm)|image \d|\b\w+(\.\w+)+"
+                    r"|\S/\S")
+"""A file or folder, an image, or the path of a key: what every refusal has to name."""
 
 
 def main() -> None:

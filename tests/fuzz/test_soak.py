@@ -17,7 +17,7 @@ from tests.fuzz.mutations import ODD, odd_value, places, spoil_bytes, spoil_segm
 from tests.fuzz.oracles import ask, mask_of
 from tests.fuzz.server import OUTCOMES, Limits
 
-SHORT = Limits(cpu=1, wall=1.0, memory=200 << 20, space=600 << 20)
+SHORT = Limits(cpu=2, wall=1.0, memory=200 << 20, space=600 << 20)
 
 
 def build(case):

@@ -109,7 +109,7 @@ def test_broken_json(results, text, message):
 @pytest.mark.parametrize(("change", "message"), [
     ({"image_id": "3"}, "image_id: a whole number was expected, found '3'"), ({"image_id": True}, "found True"),
     ({"image_id": 1 << 70}, "image_id"), ({"score": None}, "score: a finite number was expected, found None"),
-    ({"score": float("nan")}, "NaN is no number"), ({"score": "high"}, "found 'high'")])
+    ({"score": "high"}, "found 'high'")])
 def test_entries_that_are_no_results(results, change, message):
     path = results([entry(square(0, 0), 0.1), {**entry(square(0, 0), 0.1), **change}])
     with pytest.raises(UserError, match=message) as error:

@@ -23,7 +23,7 @@ def test_classes_or_a_sentence(tmp_path, data):
     image = Image.fromarray(np.minimum(values, 65535).astype(np.uint16)) if mode == "I;16" else Image.fromarray(
         values.astype(np.int32)).convert(mode) if mode in ("I", "F") else Image.fromarray(
         np.minimum(values, 255).astype(np.uint8)).convert(mode)
-    image.save(path, format="TIFF" if mode == "F" else "PNG")
+    image.save(path, format="TIFF" if mode in ("F", "I") else "PNG")
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
