@@ -180,7 +180,7 @@ def read_lines(file: Path, missing: str) -> list[str]:
         UserError: there is no such file (``missing`` says what was expected), or it is no text.
     """
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(f"{file}: {missing}") from None
     except UnicodeDecodeError as error:

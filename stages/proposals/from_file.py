@@ -119,8 +119,7 @@ def read_image(image: Entry, places: Sequence[Place], limit: int) -> tuple[Propo
             break
         with open(place.path, "rb") as file:
             file.seek(place.start)
-            # As `entries` reads it: what is no UTF-8 can stand in texts that are not looked at.
-            entry = STRICT.decode(file.read(place.end - place.start).decode("latin-1"))
+            entry = STRICT.decode(file.read(place.end - place.start).decode("utf-8"))
         try:
             mask = rle.from_segmentation(entry["segmentation"], image["height"], image["width"])
         except ValueError as error:
@@ -218,6 +217,12 @@ def _decode(window: _Window, decoder: json.JSONDecoder, path: Path) -> object:
                 raise wrong from None
             size *= 2
             continue
+        piece = window.text[window.at:end]
+        try:
+            if not piece.isascii():
+                piece.encode("latin-1").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _broken(path, window.place + error.start, "not UTF-8") from None
         window.at = end
         return value
 

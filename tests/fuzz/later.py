@@ -1,25 +1,19 @@
-"""What later stages read: settings, masks, proposals, labels, predictions, label maps, weights and intermediates."""
+"""What later stages read: masks, proposals, labels, predictions, label maps, weights and intermediates."""
 
 from __future__ import annotations
 
-import copy
+import html
 import json
-import shutil
-from functools import cache
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
-from pydantic import BaseModel
 
-from pipelines import check
-from pipelines.settings import load_params
-from stages.evaluation import evaluate, score
+from stages.evaluation import evaluate, report, score
 from stages.labels import rle
 from stages.labels.coco import read_coco
 from stages.proposals import propose
@@ -33,110 +27,6 @@ from tests.fuzz.kind import Kind
 from tests.fuzz.mutations import odd_value, spoil_bytes, spoil_file, spoil_segmentation, spoil_tree
 from tests.fuzz.oracles import ask
 from tests.stages.evaluation.conftest import PARAMS
-
-ROOT = Path(__file__).resolve().parents[2]
-PRESETS = sorted((ROOT / "pipelines/presets").glob("*.yaml"))
-
-
-# Settings
-
-def _build_settings(case: Path) -> None:
-    for name in ("pipelines", "stages", "dvc.yaml"):
-        (case / "desk" / name).symlink_to(ROOT / name)
-    shutil.copyfile(ROOT / "pipelines/presets/shapes.yaml", case / "desk/params.yaml")
-
-
-@cache
-def _preset(path: Path) -> Any:
-    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
-def _spoil_settings(random: Random, case: Path) -> str:
-    path = case / "desk/params.yaml"
-    content = copy.deepcopy(_preset(random.choice(PRESETS)))
-    way = random.random()
-    if way < 0.15:
-        shutil.copyfile(random.choice(PRESETS), path)
-        return spoil_file(random, path)
-    done = []
-    for _ in range(random.choice([1, 1, 2, 3])):
-        section = random.choice(sorted(content))
-        if isinstance(content[section], dict) and content[section] and random.random() < 0.9:
-            done.append(f"{section}: {spoil_tree(random, content[section])}")
-        else:
-            done.append(spoil_tree(random, content, section))
-    try:
-        text = yaml.dump(content, Dumper=getattr(yaml, "CDumper", yaml.Dumper), sort_keys=False)
-    except UnicodeEncodeError:  # halves of characters, which the other one escapes
-        text = yaml.dump(content, sort_keys=False)
-    if way > 0.6:
-        lines = text.split("\n")
-        place = random.choice([number for number, line in enumerate(lines) if ": " in line] or [0])
-        key = lines[place].partition(":")[0]
-        odd = random.choice([
-            "2020-13-45", "2001-12-14t21:59:43.10-05:00", "!!python/object/apply:os.system ['true']", "!!timestamp x",
-            "!!binary x", "0x" + "f" * 5000, "1:59:59:59:59", "0b" + "1" * 20_000, "*a", "&a [*a]", "<<", "{<<: 1}",
-            "[" * 2000,
-            "!!set {a}", "!!omap [a: 1]", "0o17", "017", "~", "yes", ".inf", ".nan", "1e999", "1_000", "'", '"\\ud800"',
-            '"\\x1b[2J"', "|", "? a", "{a: 1, a: 2}", "!!int x", "!!float x", "!!bool x", "9" * 5000, "@", "`", "%",
-            "\t1",
-            "&a [x,x,x,x,x,x,x,x,x]", "[" + "a, " * 5000 + "]", "- 1", '"' + "a" * 100_000 + '"', "!!str", "!!null x",
-            "=",
-            BOMB])
-        lines[place] = f"{key}: {odd}"
-        text = "\n".join(lines)
-        done.append(f"{key.strip()}: {odd:.60}")
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    return "; ".join(done)
-
-
-BOMB = "[&a [x,x,x,x,x,x,x,x,x], " + ", ".join(
-    f"&{after} [{','.join([f'*{before}'] * 9)}]" for before, after in zip("abcdefgh", "bcdefghi", strict=True)) + "]"
-"""Lists of lists of aliases: a billion texts, if they are ever written out."""
-
-
-def _run_settings(random: Random, case: Path) -> tuple[Any, bool]:
-    whole = random.random() < 0.15
-    settings = load_params(Path("params.yaml"))
-    if whole:
-        check.main(Path("params.yaml"))
-    return settings, whole
-
-
-def _check_settings(case: Path, result: tuple[Any, bool]) -> None:
-    settings, whole = result
-    content = yaml.safe_load((case / "desk/params.yaml").read_text(encoding="utf-8"))
-    given = _plain(settings)
-    for section, value in content.items():
-        _same(value, given[section], section)
-    ask((case / "desk/data/check").exists() == whole, "data/check")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, SimpleNamespace):
-        return {key: _plain(item) for key, item in vars(value).items()}
-    return value.model_dump() if isinstance(value, BaseModel) else value
-
-
-def _same(given: Any, taken: Any, where: str) -> None:
-    """What stands in the file is what the settings hold; numbers may change their type."""
-    if isinstance(given, dict) and isinstance(taken, dict):
-        for key, value in given.items():
-            ask(key in taken, f"{where}.{key} was accepted and is nowhere")
-            _same(value, taken[key], f"{where}.{key}")
-    elif isinstance(given, list) and isinstance(taken, (list, tuple)):
-        ask(len(given) == len(taken), f"{where} has {len(given)} items, taken were {len(taken)}")
-        for place, (first, second) in enumerate(zip(given, taken, strict=True)):
-            _same(first, second, f"{where}.{place}")
-    elif isinstance(taken, bool):
-        words = ("1", "1.0", "t", "true", "y", "yes", "on") if taken else ("0", "0.0", "-0.0", "f", "false", "n",
-                                                                           "no", "off")
-        ask(str(given).lower() in words, f"{where}: {given!r} was taken as {taken}")
-    elif isinstance(taken, (int, float)) and not isinstance(taken, bool):
-        ask(not isinstance(given, bool) and float(given) == float(taken), f"{where}: {given!r} was taken as {taken!r}")
-    else:
-        ask(given == taken or str(given) == str(taken), f"{where}: {given!r:.80} was taken as {taken!r:.80}")
-
 
 # Masks
 
@@ -228,10 +118,24 @@ def _check_proposals(case: Path, limit: int) -> None:
 def _build_run(case: Path) -> None:
     samples.run(case / "desk")
     (case / "desk/params.yaml").write_text(yaml.safe_dump(PARAMS))
+    folder, panels = case / "desk/data/irnet/gallery", []
+    for split in ("train", "val"):
+        for image in json.loads((case / "desk" / layout.WEAK[split]).read_text())["images"]:
+            name = f"{split}_{layout.image_key(image)}.png"
+            samples.photograph(folder / name, image["id"], (20, 24))
+            panels.append({"image_id": image["id"], "title": "CAM", "picture": name, "split": split, "note": "n"})
+    (folder / "panels.json").write_text(json.dumps(panels))
+    curves = case / "desk/models/irnet/classifier/curves/plots/metrics/loss.tsv"
+    curves.parent.mkdir(parents=True)
+    curves.write_text("step\tloss\n" + "".join(f"{step}\t{2 / step}\n" for step in range(1, 30)))
 
 
 def _spoil_run(random: Random, case: Path, names: tuple[str, ...]) -> str:
     path = case / "desk" / random.choice(names)
+    if path.suffix == ".tsv":
+        return spoilers.spoil_text(random, path)
+    if path.is_dir() and "gallery" in path.parts:
+        return spoilers.spoil_picture(random, spoilers.pick(random, path, ".png"))
     if path.is_dir():
         return spoilers.spoil_labels(random, spoilers.pick(random, path))
     return spoilers.spoil_json(random, path, 0.4)
@@ -242,6 +146,20 @@ PREDICTIONS = str(layout.predictions("irnet"))
 _SCORED = (LABELS, LABELS, LABELS, str(layout.TRUTH["train"]), "data/irnet/panoptic.json", "data/irnet/panoptic",
            "data/irnet/figures.json")
 _EVALUATED = (PREDICTIONS, PREDICTIONS, str(layout.TRUTH["val"]), str(layout.WEAK["train"]), "data/irnet/figures.json")
+
+_REPORTED = ("data/irnet/gallery/panels.json", "data/irnet/gallery", LABELS, PREDICTIONS, str(layout.TRUTH["val"]),
+             str(layout.WEAK["train"]), "data/irnet/figures.json",
+             "models/irnet/classifier/curves/plots/metrics/loss.tsv")
+
+
+def _check_report(case: Path, result: None) -> None:
+    """A whole page without scripts, that shows every image of train, with names as text."""
+    page = (case / "desk/metrics/report/index.html").read_text(encoding="utf-8")
+    ask(page.rstrip().endswith("</html>") and "<script" not in page, "no whole page")
+    weak = oracles.strict_json(case / f"desk/{layout.WEAK['train']}")
+    for image in weak["images"]:
+        ask(html.escape(image["file_name"], quote=False) in html.unescape(page).replace("&", "&amp;").replace(
+            "<", "&lt;").replace(">", "&gt;"), f"{image['file_name']} is not shown")
 
 
 def _check_metrics(case: Path, stage: str, part: str, found: Path) -> None:
@@ -383,9 +301,6 @@ def _check_contract(case: Path, content: Any) -> None:
 
 
 KINDS = {
-    "settings": Kind(_build_settings, _spoil_settings, _run_settings, _check_settings,
-                     lambda case: ask(not (case / "desk/data/check").exists(), "refused, and data/check is there"),
-                     ("desk/data", "desk/metrics")),
     "masks": Kind(_build_masks, lambda random, case: "40 masks", _run_masks, _check_masks),
     "proposals": Kind(lambda case: samples.proposals(case / "desk"), _spoil_proposals, _run_proposals, _check_proposals,
                       lambda case: ask(not (case / "desk/data/proposals").exists(), "refused, and there are proposals"),
@@ -400,6 +315,10 @@ KINDS = {
                      lambda case, _: _check_metrics(case, "evaluate", "val", Path(PREDICTIONS)),
                      lambda case: ask(not (case / "desk/metrics").exists(), "refused, and there are metrics"),
                      ("desk/metrics",)),
+    "report": Kind(_build_run, lambda random, case: _spoil_run(random, case, _REPORTED),
+                   lambda random, case: report.main(Path("params.yaml")), _check_report,
+                   lambda case: ask(not (case / "desk/metrics").exists(), "refused, and there is a page"),
+                   ("desk/metrics",)),
     "labels": Kind(_build_run, lambda random, case: _spoil_run(random, case, (LABELS,)), _run_contract,
                    _check_contract),
     "weights": Kind(_build_weights, _spoil_weights, _run_weights, _check_weights),

@@ -8,10 +8,12 @@ import struct
 import zlib
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from stages.labels import rle
 from tests.fuzz.mutations import odd_value, spoil_bytes, spoil_file, spoil_segmentation, spoil_tree, to_json
 from tests.fuzz.samples import HEIGHT, WIDTH, photograph, turned
 
@@ -30,6 +32,10 @@ def spoil_json(random: Random, path: Path, masks: float = 0.25) -> str:
     if random.random() < 0.1:
         return spoil_file(random, path)
     content = json.loads(path.read_text())
+    if random.random() < 0.3 and (isinstance(content, list) or "images" in content):
+        done = [plausible(random, content) for _ in range(random.choice([1, 1, 3]))]
+        path.write_text(json.dumps(content, indent=random.choice([None, 2]), ensure_ascii=random.random() < 0.5))
+        return f"{path.name}: {'; '.join(done)}"
     done = []
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         rows = content if isinstance(content, list) else content.get("annotations") if isinstance(content, dict) else []
@@ -50,6 +56,47 @@ def spoil_json(random: Random, path: Path, masks: float = 0.25) -> str:
             done.append(spoil_tree(random, content, random.choice([None, None, "id", "image_id", "segmentation"])))
     path.write_bytes(to_json(random, content))
     return f"{path.name}: {'; '.join(done)}"
+
+
+def plausible(random: Random, content: Any) -> str:
+    """A change that leaves a COCO-like file one: most such files are accepted, and must then be taken as they are."""
+    rows = content if isinstance(content, list) else content.get("annotations") or [{}]
+    row, way = random.choice(rows), random.randrange(8)
+    if way == 0:
+        rows.remove(row)
+        return "a row less"
+    if way == 1:
+        random.shuffle(rows)
+        return "another order"
+    if way == 2 and "iscrowd" in row:
+        row["iscrowd"] = random.choice([0, 1, True, 1.0])
+        return f"iscrowd := {row['iscrowd']}"
+    if way == 3 and isinstance(content, dict):
+        entry = random.choice([*content["images"], *content["categories"], *rows])
+        entry[random.choice(["licence", "note", "supercategory", "coco_url_2"])] = random.choice([None, [1], "ü",
+                                                                                                  {"a": 1}])
+        return "a key more"
+    if way == 4 and "score" in row:
+        row["score"] = random.choice([0, 1, 0.5, -3, 1e-9, 7.5])
+        return f"score := {row['score']}"
+    if way == 5:
+        rows.append({**row, "id": random.choice([0, 10**6, 2**63 - 1])})
+        return "a row twice"
+    old = row.get("segmentation")
+    if way == 6 and isinstance(old, list) and old:
+        row["segmentation"] = [[value + random.uniform(-1, 1) for value in polygon] for polygon in old]
+        return "a polygon near by"
+    if isinstance(old, dict):
+        height, width = old["size"]
+        mask = np.random.default_rng(random.randrange(2**32)).random((height, width)) < random.choice([0.02, 0.5, 1])
+        mask[0, 0] |= random.random() < 0.7
+        packed = rle.encode(mask)
+        runs = rle.unpack_counts(packed["counts"])
+        place = random.randrange(len(runs))
+        parted = [*runs[:place], runs[place] - runs[place] // 2, 0, runs[place] // 2, *runs[place + 1:]]
+        row["segmentation"] = random.choice([packed, {**packed, "counts": runs}, {**packed, "counts": parted}])
+        return "another mask"
+    return "nothing"
 
 
 def spoil_picture(random: Random, path: Path) -> str:

@@ -121,7 +121,8 @@ def test_lists_and_tables_of_boxes(tmp_path, content):
     path = tmp_path / "list.txt"
     path.write_bytes(content)
     names = promised(lambda: voc.read_list(path))
-    assert names is None or names == [line.split()[0] for line in content.decode().splitlines() if line.split()]
+    assert names is None or names == [
+        line.split()[0] for line in content.decode("utf-8-sig").splitlines() if line.split()]
     promised(lambda: kitti._listed(path, tmp_path))
     boxes = promised(lambda: kitti.read_boxes(path))
     assert boxes is None or len(boxes) <= len(content.decode().splitlines())

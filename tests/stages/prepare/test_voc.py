@@ -137,6 +137,12 @@ def test_bad_input(root, desk, case):
     assert not (desk.folder / "data").exists()
 
 
+def test_lists_with_a_byte_order_mark(root, desk):
+    path = root / "VOC2012/ImageSets/Segmentation/val.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [image["id"] for image in prepare(root, desk)["val"]["images"]] == [2007000033]
+
+
 def test_names_without_numbers(root, desk):
     voc = root / "VOC2012"
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationObject", "png"), ("SegmentationClass", "png")):

@@ -153,11 +153,15 @@ def test_what_no_json_holds(results, content, message):
         read(results(content))
 
 
-def test_bytes_that_are_no_text_beside_what_is_read(tmp_path):
+def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "results.json"
-    path.write_bytes(json.dumps([entry(square(0, 0), 0.5, note="x")]).encode().replace(b'"x"', b'"\xff"'))
-    found, _ = read(path)
-    assert len(found[3][0]) == 1
+    content = json.dumps([entry(square(0, 0), 0.5, note="x")]).encode()
+    path.write_bytes(content.replace(b'"x"', '"é"'.encode()))
+    assert len(read(path)[0][3][0]) == 1
+    path.write_bytes(content.replace(b'"x"', b'"\xff"'))
+    place = content.index(b'"x"') + 1
+    with pytest.raises(UserError, match=rf"results.json: not valid JSON .byte {place}: not UTF-8"):
+        read(path)
 
 
 @pytest.mark.parametrize(("name", "change"), [

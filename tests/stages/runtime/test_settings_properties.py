@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.runtime.settings import RuntimeSettings, Settings, TrainingSettings, read_yaml, validate
-from tests.fuzz.later import BOMB
+from tests.fuzz.settings_files import BOMB
 from tests.fuzz.strategies import promised, small, values
 
 WORDS = st.sampled_from(["a", "b", "1", "0x1F", "1e3", ".nan", "2020-01-01", "2020-13-01", "*a", "&a", "<<",
