@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.runtime.errors import UserError
+
 WIDTH, HEIGHT = 340, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 22
 POINTS = 240
@@ -67,9 +69,17 @@ def read_curves(models: Path) -> list[Curve]:
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a DVCLive table: a column ``step`` and the last other column that is no timestamp."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    """Steps and values of a DVCLive table: a column ``step`` and the last other column that is no timestamp.
+
+    Raises:
+        UserError: the file is no table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a table of a training ({error}); delete it, or take it back by "
+                        f"`dvc checkout`") from None
     names = [name for name in (rows[0] if rows else {}) if name not in ("step", "timestamp", None)]
     points = []
     for number, row in enumerate(rows):

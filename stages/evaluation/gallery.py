@@ -18,6 +18,9 @@ from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
 
+MOST_PIXELS = 1e8
+"""Of a picture that a method wants shown; a method's are about as large as its images."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -97,7 +100,8 @@ def entry(image: Record, sources: Sources, panels: Sequence[Record], folder: Pat
         objects = [item for item in weak if item["category_id"] in sources.things and not item.get("iscrowd", 0)]
         result.panels.append(panel("Weak label", count(objects, "object"), draw_weak(base, weak, scale)))
     for item in panels:
-        result.panels.append(panel(item["title"], item.get("note", ""), read_rgb(folder / item["picture"]), width))
+        picture = read_rgb(folder / item["picture"], max_pixels=MOST_PIXELS)
+        result.panels.append(panel(item["title"], item.get("note", ""), picture, width))
     if sources.labels is not None:
         found = by_score(sources.labels.get(image["id"], []))
         result.panels.append(panel("Pseudo-label", count(found, "mask"), draw_masks(base, found)))

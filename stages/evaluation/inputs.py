@@ -111,9 +111,13 @@ def read_labels(path: Path, truth: Truth) -> list[Record]:
 
 
 def read_predictions(path: Path, truth: Truth) -> list[Record]:
-    """Read a COCO results file and check it against ``truth``."""
+    """Read a COCO results file and check it against ``truth``; each entry needs a score, by which AP ranks it."""
     content = read_json(path)
     if not isinstance(content, list):
         raise UserError(f"{path}: COCO results (a list of masks) were expected, found {type(content).__name__}")
     check_results(path, content, truth)
+    without = [place for place, item in enumerate(content) if "score" not in item]
+    if without:
+        raise UserError(f"{path}: {len(without)} of {len(content)} entries have no score (first: entry {without[0]}, "
+                        f"image {content[without[0]]['image_id']}); run `dvc repro` to make it anew")
     return content

@@ -92,7 +92,7 @@ def label_picture(path: str | Path, missing: str) -> Iterator[Image.Image]:
         raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
 
 
-def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
+def read_rgb(path: str | Path, upright: bool = False, max_pixels: float = math.inf) -> np.ndarray:
     """Read an image as RGB, uint8, (H, W, 3).
 
     Grey, palette, CMYK and 16-bit files are converted; transparent pixels are shown on white, as a viewer shows them.
@@ -100,6 +100,7 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
     Args:
         path: the file. What ``prepare`` leaves needs no conversion any more.
         upright: turn the pixels as the EXIF orientation asks; otherwise they come as they are stored.
+        max_pixels: as in :func:`read_header`, for files that it has not seen.
 
     Raises:
         UserError: the file is missing, not an image, or damaged.
@@ -107,6 +108,7 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
     try:
         with _open(path) as image:
             try:
+                _check_pixels(path, image.width, image.height, max_pixels)
                 image.load()
                 if upright:
                     return _to_rgb(ImageOps.exif_transpose(image), path)
@@ -116,6 +118,7 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
             except Exception as error:  # Pillow's decoders of rare formats raise what they like
                 raise _damaged(path, error) from None
     except _Unknown:
+        _check_pixels(path, *_tiff_size(path), max_pixels)
         return _read_with_opencv(path)
 
 
@@ -137,8 +140,8 @@ def _open(path: str | Path) -> Image.Image:
 
 def _check_pixels(path: str | Path, width: int, height: int, most: float) -> None:
     if width * height > most:
-        raise UserError(f"{path}: {width} x {height} pixels, more than dataset.max_pixels, {most:g}; make it smaller, "
-                        f"or raise the limit if there is memory for it")
+        raise UserError(f"{path}: {width} x {height} pixels, more than {most:g} (dataset.max_pixels, for images of the "
+                        f"data set); make it smaller, or raise the limit if there is memory for it")
 
 
 def _tiff_size(path: str | Path) -> tuple[int, int]:
@@ -189,7 +192,6 @@ def _to_rgb(image: Image.Image, path: str | Path) -> np.ndarray:
 
 
 def _read_with_opencv(path: str | Path) -> np.ndarray:
-    _tiff_size(path)
     try:
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:

@@ -138,7 +138,7 @@ def read_boxes(file: Path) -> list[Entry]:
             left, top, right, bottom = (float(word) for word in words[4:8])
         except ValueError:
             raise UserError(f"{file}: line {number}: a type and at least seven numbers were expected, with left, top, "
-                            f"right, bottom as the fourth to seventh; found {line!r}") from None
+                            f"right, bottom as the fourth to seventh; found {line!r:.80}") from None
         if words[0] in TYPES:
             objects.append({"id": number, "category_id": TYPES[words[0]], "iscrowd": 0,
                             "bbox": [left, top, right - left, bottom - top],

@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from stages.runtime.files import is_finite
+
 HUGE = "1" + "0" * 400
 """An integer that no float holds. JSON is written by hand where it stands for a number."""
 
@@ -28,7 +30,7 @@ def odd_value(random: Random, value: Any = None) -> Any:
     near: list[Any] = [[value], str(value)[:200]]
     if isinstance(value, bool):
         near += [int(value), not value]
-    elif isinstance(value, (int, float)) and math.isfinite(value) and abs(value) < 1e15:
+    elif is_finite(value) and abs(value) < 1e15:
         near += [value + 1, value - 1, -value, value * 2, float(value), value * 1000, value + 0.5, int(value)]
     elif isinstance(value, str):
         near += [value + random.choice(["\0", " ", "\n", "\ud800", "/", ".png", "é"]), value[:-1], value.upper(),

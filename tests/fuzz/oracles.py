@@ -52,7 +52,7 @@ def strict_json(path: Path) -> Any:
     def refuse(name: str) -> None:
         raise Wrong(f"{path.name}: {name}, and the file was accepted")
 
-    return json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique, parse_constant=refuse)
 
 
 def runs_of(counts: Any) -> list[int]:

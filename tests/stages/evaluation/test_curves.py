@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stages.evaluation.curves import Curve, Line, draw, number, read_curves, svg, thin, ticks
+from stages.runtime.errors import UserError
 
 
 def write(path, text):
@@ -23,6 +24,15 @@ def test_read(tmp_path):
     assert curves[1].steps.tolist() == [5]
     assert curves[1].values.tolist() == [0.1]
     assert read_curves(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("content", [b"step\tloss\n1\t\xe9", b"step\tloss\n1\t" + b"9" * 200_000])
+def test_what_is_no_table(tmp_path, content):
+    path = tmp_path / "net/curves/plots/metrics/loss.tsv"
+    write(path, "")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"loss\.tsv: cannot be read as a table of a training"):
+        read_curves(tmp_path)
 
 
 def test_what_dvclive_writes(tmp_path):

@@ -103,6 +103,7 @@ def test_predictions_that_do_not_fit(workspace):
     (layout.predictions("irnet"), lambda c: c.append(3), "entry [0-9]+: an object was expected, found 3"),
     (layout.predictions("irnet"), lambda c: c[0].update(image_id=[1]), r"image_id \[1\] is not in"),
     (layout.predictions("irnet"), lambda c: c[0].update(category_id={}), "category_id {} is not in"),
+    (layout.predictions("irnet"), lambda c: c[0].pop("score"), "entries have no score .first: entry 0, image"),
     (layout.predictions("irnet"), lambda c: c[0].update(score="high"), "score and area must be numbers"),
     (layout.predictions("irnet"), lambda c: c[0].update(score=10**400), "score and area must be numbers"),
     (layout.TRUTH["val"], lambda c: c["annotations"][0].pop("area"), "segmentation and area were expected"),

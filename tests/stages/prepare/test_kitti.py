@@ -132,6 +132,7 @@ CASES = {
                    r"000001.txt: line 1: a type and at least seven numbers"),
     "no number": (lambda r: (r / "training/label_2/000001.txt").write_text("Car 0 0 0 1 x 2 3\n"), {},
                   r"000001.txt: line 1: a type and at least seven numbers"),
+    "line without end": (lambda r: (r / "training/label_2/000001.txt").write_text("x" * 10**6), {}, "found 'x{79}$"),
     "table of bytes": (lambda r: (r / "training/label_2/000001.txt").write_bytes(b"Car \xff"), {},
                        "000001.txt: not a UTF-8 text file .byte 4"),
     "list of bytes": (lambda r: (r / "train.txt").write_bytes(b"\xff"), {"train": "train.txt"}, "not a UTF-8 text"),
