@@ -41,6 +41,13 @@ def test_every_preset_can_be_built(load, preset):
         networks.check_networks(load(method, preset=preset))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_that_train_say_what(method):
+    stages = read_yaml(ROOT / f"pipelines/{method}/dvc.yaml")["stages"]
+    trains = any(name.startswith("train_") for name in stages)
+    assert (ROOT / f"pipelines/{method}/networks.py").exists() == trains
+
+
 def test_nothing_is_downloaded_or_drawn(load, monkeypatch):
     made = []
     create = timm.create_model
