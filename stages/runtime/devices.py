@@ -29,9 +29,13 @@ def resolve(device: str) -> torch.device:
         wanted = torch.device(device)
         if wanted.type == "cuda" and shared:
             return _own_gpu()
+        if wanted.type not in ("cpu", "cuda", "mps"):  # "meta", for one, holds no numbers
+            raise RuntimeError("no device that computes here")
         torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # torch asks the driver, which raises what it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"runtime.device: {device!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
     return wanted
 
