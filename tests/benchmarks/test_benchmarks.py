@@ -149,6 +149,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, instance_crf, instance_map, irnet_image, lcfcn, mean_field, "
+    assert ("there are dense_crf, grabcut, grouping, instance_crf, instance_map, irnet_image, lcfcn, mean_field, "
             "point_retrieval, proposals, random_walk, refined_labels"
             in capsys.readouterr().err)
