@@ -40,6 +40,18 @@ def resolve(device: str) -> torch.device:
     return wanted
 
 
+def check_count(processes: int) -> None:
+    """Refuse more processes than this machine has GPUs, each of which gets one.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    count = torch.cuda.device_count()
+    if processes > count:
+        raise UserError(f"runtime.processes: {processes} processes, but {count} GPUs on this machine; use at most "
+                        f"{count}, or runtime.device: cpu")
+
+
 def _own_gpu() -> torch.device:
     """The GPU of this process's number on its machine."""
     number, count = distributed.local_rank(), torch.cuda.device_count()
