@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.evaluation import gallery, tables
 from stages.evaluation.curves import read_curves, svg
-from stages.evaluation.inputs import read_predictions, read_truth
+from stages.evaluation.inputs import read_labels, read_predictions, read_truth
 from stages.evaluation.matching import by_image
 from stages.evaluation.records import Metrics, Record
 from stages.evaluation.settings import ReportSettings
@@ -62,7 +62,7 @@ def galleries(method: str, settings: ReportSettings) -> tuple[dict[str, list[gal
         sources = gallery.Sources(
             # Tags alone stand beside the title; a picture of them would be the image again.
             weak=by_image(weak["annotations"]) or None,
-            labels=by_image(read_coco(labels)["annotations"]) if labels.exists() else None,
+            labels=by_image(read_labels(labels, truth)) if labels.exists() else None,
             truth=None if truth.reason else by_image(truth.annotations),
             predictions=by_image(read_predictions(predictions, truth)) if has_predictions else None,
             names=truth.names(), things=frozenset(truth.things))

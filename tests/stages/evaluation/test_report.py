@@ -166,3 +166,13 @@ def test_panels_stay_in_their_folder(tmp_path):
     write_json(tmp_path / "panels.json", [{"image_id": 1}])
     with pytest.raises(UserError, match="image_id, title and picture"):
         read_panels(tmp_path)
+
+
+def test_labels_without_a_mask(workspace):
+    path = layout.pseudo_labels("irnet")
+    content = read_json(path)
+    del content["annotations"][0]["segmentation"]
+    write_json(path, content)
+    with pytest.raises(UserError, match=r"pseudo_labels\.json: does not fit .*(?s:.*)not a compressed RLE"):
+        main(workspace / "params.yaml")
+    assert not (workspace / "metrics/report").exists()
