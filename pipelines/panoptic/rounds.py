@@ -73,7 +73,7 @@ def refine(file: str, params: Path, settings: PanopticSettings, runtime: Runtime
     inputs = [layout.WEAK["train"], layout.IMAGES, cues, boxes]
     # All that one round depends on; how many there shall be is none of it.
     shared = [seed, runtime.precision, settings.network, chosen.model_dump(mode="json", exclude={"rounds"}),
-              settings.inference.max_pixels, settings.inference.flip]
+              *seen(settings)]
     with Work(file, inputs, [shared, chosen.rounds]) as work:
         open_chain(KEPT, digest_of(file, inputs, shared))
         labels = cues / FIRST
@@ -90,6 +90,11 @@ def refine(file: str, params: Path, settings: PanopticSettings, runtime: Runtime
         if distributed.rank() == 0:
             collect(work, cues / FIRST, chosen.rounds)
             work.publish({LABELS: outputs[LABELS], NETWORK: outputs[NETWORK]})
+
+
+def seen(settings: PanopticSettings) -> tuple[int, bool, float]:
+    """How the semantic network looks at an image: what labels depend on."""
+    return settings.inference.max_pixels, settings.inference.flip, settings.inference.scale
 
 
 def open_chain(folder: Path, digest: str) -> None:
@@ -140,8 +145,7 @@ def relabel(file: str, params: Path, settings: PanopticSettings, runtime: Runtim
 
     walk_stage(file, params, runtime, {"": weak["images"]}, key=layout.image_key, load=read_image, build=build,
                inputs=[layout.WEAK["train"], layout.IMAGES, boxes, folder / NETWORK / "weights.pt"],
-               parameters=[settings.rounds.model_dump(mode="json", exclude={"rounds"}), settings.inference.max_pixels,
-                           settings.inference.flip, number],
+               parameters=[settings.rounds.model_dump(mode="json", exclude={"rounds"}), *seen(settings), number],
                output=folder / LABELS, description=f"labels after round {number + 1}", suffix=".png", write=write,
                finish=finish, part="relabel")
 
@@ -184,8 +188,9 @@ def relabel_image(model: SegmentationNetwork, device: torch.device, groups: Mapp
 def semantic_log_probabilities(model: SegmentationNetwork, pixels: Tensor, classes: Classes,
                                settings: PanopticInferenceSettings) -> Tensor:
     """(classes.used, H, W) float32: log Q of the classes that a pixel may have, from averaged logits of tiles."""
-    cells = infer_cells(model, pixels, max_pixels=settings.max_pixels, flip=settings.flip)[list(classes.used)]
-    return cells_to_pixels(cells, model.grid, (pixels.shape[-2], pixels.shape[-1])).log_softmax(0)
+    cells = infer_cells(model, pixels, max_pixels=settings.max_pixels, flip=settings.flip, scale=settings.scale)
+    size = (pixels.shape[-2], pixels.shape[-1])
+    return cells_to_pixels(cells[list(classes.used)], model.grid, size, settings.scale).log_softmax(0)
 
 
 def refined_probabilities(log_q: Tensor, pixels: Tensor, settings: CrfSettings) -> Tensor:

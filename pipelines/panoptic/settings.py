@@ -165,6 +165,9 @@ class PanopticInferenceSettings(Settings):
         "most pixels that the semantic network looks at at once: a larger image is cut into overlapping tiles, whose "
         "logits are averaged; the CRFs see the whole image [px] (not in the paper; trained on crops of 521)"))
     flip: bool = Field(False, description="also look at the mirrored image (sec. 4.2: a single view)")
+    scale: float = Field(1.0, gt=0, le=4, description=(
+        "factor on an image's size for the semantic network; with `network.augment.long_side` the size that the "
+        "network knows objects in; the CRFs see all pixels (sec. 4.2: a single scale, 1)"))
     detections: int = Field(100, ge=1, description=(
         "most detections of an image, the best scored ones (not in the paper)"))
     tagged: bool = Field(True, description=(

@@ -71,7 +71,8 @@ def infer_semantic(model: DenseModel, image: Tensor, *, scales: Sequence[float] 
     return total.div_(len(scales))  # in place: a map per class is what takes the memory
 
 
-def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 512, flip: bool = False) -> Tensor:
+def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 512, flip: bool = False,
+                scale: float = 1.0) -> Tensor:
     """Logits on the cells of the network's grid, averaged over overlapping tiles and perhaps the mirrored image.
 
     What an image of any size is kept as between two steps of work: a cell of stride 8 stands for 64 pixels. At the
@@ -82,11 +83,13 @@ def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 51
         image: (3, H, W) uint8 RGB.
         max_pixels: most pixels that are looked at at once; a larger image is cut into tiles.
         flip: also look at the mirrored image.
+        scale: factor on the image's size at which it is looked at; H and W below are those of that view.
 
     Returns:
         (classes, ceil(H / stride), ceil(W / stride)) float32.
     """
-    sides = (image.shape[-2], image.shape[-1])
+    view = _scaled(image, scale)
+    sides = (view.shape[-2], view.shape[-1])
     grid = model.grid
     cells = (-(-sides[0] // round(grid.stride)), -(-sides[1] // round(grid.stride)))
     tile = tile_sides(*sides, max_pixels)
@@ -98,7 +101,7 @@ def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 51
     for (top, bottom), share_y in zip(rows, row_shares, strict=True):
         for (left, right), share_x in zip(columns, column_shares, strict=True):
             y, x = _covered(share_y), _covered(share_x)
-            pixels = image[None, :, top:bottom, left:right].float() / 255
+            pixels = view[None, :, top:bottom, left:right]
             logits = model.cells(torch.cat([pixels, pixels.flip(-1)]) if flip else pixels).float()
             down, across = (Grid(grid.stride, grid.origin + grid.stride * first - start)
                             for first, start in ((y[0], top), (x[0], left)))
@@ -115,9 +118,17 @@ def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 51
     return total
 
 
-def cells_to_pixels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Logits (C, h, w) on the cells of a grid to those of an image's pixels, (C, *size), bilinearly."""
-    return resample(logits[None], grid, Grid(1, 0), size)[0]
+def cells_to_pixels(logits: Tensor, grid: Grid, size: tuple[int, int], scale: float = 1.0) -> Tensor:
+    """Logits (C, h, w) on the cells of a grid to those of an image's pixels, (C, *size), bilinearly.
+
+    Args:
+        logits: of ``infer_cells``.
+        grid: of the network.
+        size: (H, W) of the image.
+        scale: what ``infer_cells`` was given.
+    """
+    down, across = (_pixels_of(view, side) for view, side in zip(_view_sides(size, scale), size, strict=True))
+    return resample(logits[None], grid, down, size, (grid, across))[0]
 
 
 def most_likely(probabilities: Tensor, classes: Sequence[int] | None = None, confidence: float = 0.0) -> np.ndarray:
@@ -205,7 +216,7 @@ def _tile_probabilities(model: DenseModel, view: Tensor, tile: tuple[Span, Span]
     logits = model.cells(torch.stack([pixels, pixels.flip(-1)]) if flip else pixels[None])
     if classes is not None:
         logits = logits[:, list(classes)]
-    # Pixel p of the image is pixel (p + .5) * ratio - .5 of the view.
+    # As in _pixels_of, from the first row and column on.
     down = Grid(ratios[0], (rows[0] + 0.5) * ratios[0] - 0.5 - top)
     across = Grid(ratios[1], (columns[0] + 0.5) * ratios[1] - 0.5 - left)
     size = (rows[1] - rows[0], columns[1] - columns[0])
@@ -220,7 +231,22 @@ def _tile_probabilities(model: DenseModel, view: Tensor, tile: tuple[Span, Span]
 def _scaled(image: Tensor, scale: float) -> Tensor:
     """A (3, H, W) image times ``scale`` in size, as float in 0..1."""
     pixels = image.float()[None] / 255
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    if size == list(image.shape[-2:]):
+    sides = (image.shape[-2], image.shape[-1])
+    size = _view_sides(sides, scale)
+    if size == sides:
         return pixels[0]
     return functional.interpolate(pixels, size=size, mode="bilinear", antialias=scale < 1)[0]
+
+
+def _view_sides(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(rows, columns) of an image of a size, scaled."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _pixels_of(view: int, side: int) -> Grid:
+    """Where the pixels of an image lie in a view of it, along an axis of so many pixels in each of the two.
+
+    Pixel p of the image is pixel (p + .5) * ratio - .5 of the view.
+    """
+    ratio = view / side
+    return Grid(ratio, 0.5 * ratio - 0.5)

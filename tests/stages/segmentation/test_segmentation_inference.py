@@ -185,6 +185,17 @@ def test_cells_at_the_pixels_are_what_the_network_gives(size):
         assert torch.allclose(cells_to_pixels(cells, model.grid, size), model(image[None])[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.73, 1.6])
+def test_cells_of_a_scaled_view_at_the_pixels(scale):
+    model = SegmentationNetwork(settings("pspnet"), 2).eval()
+    image = picture(97, 64)
+    with torch.no_grad():
+        cells = infer_cells(model, image, scale=scale)
+        found = cells_to_pixels(cells, model.grid, (97, 64), scale)
+        assert found.shape == (3, 97, 64)
+        assert torch.allclose(found.softmax(0), infer_semantic(model, image, scales=[scale]), atol=1e-5)
+
+
 def test_logits_of_tiles_are_averaged():
     """Far from where tiles are cut, a tile sees what the whole image shows; a cut's padding has no say."""
     image, model = picture(180, 260), Strided()
