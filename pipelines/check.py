@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.panoptic.settings import box_detector
-from pipelines.settings import IRNET_FIELDS, IRNET_MAPS, load_params, methods_run, taken_of_irnet, wants_proposals
+from pipelines.settings import IRNET_FIELDS, SEMANTIC_MAPS, load_params, maps_maker, methods_run, taken, wants_proposals
 from stages.detector import engines
 from stages.prepare.budget import budget_of
 from stages.prepare.kinds import needed_paths
@@ -67,14 +67,15 @@ def check_dataset(settings: SimpleNamespace) -> None:
 
 
 def check_maps(settings: SimpleNamespace) -> None:
-    """Semantic maps that the chosen method takes from elsewhere; those of IRNet are made on the way."""
-    if settings.method != "bestie" or methods_run(settings) != ["bestie"]:
-        return
+    """Semantic maps that the chosen method takes from elsewhere; those of other methods are made on the way."""
     folder = Path(settings.bestie.maps.folder)
+    if settings.method != "bestie" or maps_maker(settings.method, folder):
+        return
     if not folder.is_dir():
-        raise UserError(f"bestie.maps.folder: there is no folder {folder}{nearest(str(folder), [str(IRNET_MAPS)])}; "
-                        f"put one PNG of category ids per training image there, or write {IRNET_MAPS}, which this "
-                        f"project's IRNet makes on the way")
+        made = [str(path) for path in SEMANTIC_MAPS]
+        raise UserError(f"bestie.maps.folder: there is no folder {folder}{nearest(str(folder), made)}; put one PNG of "
+                        f"category ids per training image there, or write {' or '.join(made)}, which other methods of "
+                        f"this project make on the way")
     if not any(path.suffix == ".png" for path in folder.iterdir()):
         raise UserError(f"bestie.maps.folder: {folder} holds no PNG; put one of category ids per training image there, "
                         f"named by its id in twelve digits")
@@ -86,10 +87,11 @@ def check_proposals(settings: SimpleNamespace) -> None:
     if "proposal" in settings.score.oracle and not wants_proposals(settings.method):
         raise UserError(f"score.oracle: proposal needs a method that uses proposals, {settings.method} uses none; "
                         f"remove it")
-    if chosen.provider == "file" and wants_proposals(settings.method) and not Path(chosen.source).exists():
+    wanted = any(wants_proposals(method) for method in methods_run(settings))
+    if chosen.provider == "file" and wanted and not Path(chosen.source).exists():
         raise UserError(f"proposals.source: there is no {chosen.source}; name a file of COCO results, or a folder of "
                         f"such files, or set proposals.provider: hierarchy and proposals.source: {layout.IMAGES}")
-    for kind, folder in chosen.maps.folders().items() if wants_proposals(settings.method) else ():
+    for kind, folder in chosen.maps.folders().items() if wanted else ():
         made = [str(IRNET_FIELDS)] if kind == "boundary" else []
         if not folder.is_dir() and str(folder) not in made:
             either = f", or {made[0]}, which this project's IRNet makes on the way" if made else ""
@@ -174,17 +176,15 @@ def describe(settings: SimpleNamespace) -> list[str]:
     device = devices.resolve(settings.runtime.device)
     workers = worker_count(settings.runtime.workers)
     images, pixels = count_images(settings)
-    methods = methods_run(settings)
+    others = taken(settings)
     seconds, size, chain = 0.0, images * pixels * 0.5, list[str]()
-    for method in methods:
+    for method in [*others, settings.method]:
         own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
-        if method != settings.method:  # what the other one needs of it, and no pictures
-            chain += [f"{method}'s {name}" for name in stages_for(own, taken_of_irnet(settings))]
-        else:
-            if wants_proposals(method):
-                took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
-                seconds, size, chain = seconds + took, size + kept, [*chain, "propose"]
-            chain += list(own)
+        if wants_proposals(method):
+            took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
+            seconds, size, chain = seconds + took, size + kept, [*chain, "propose"]
+        # What the chosen one needs of another, and no pictures.
+        chain += [f"{method}'s {name}" for name in stages_for(own, others[method])] if method in others else list(own)
         if (Path("pipelines") / method / "costs.py").exists():
             costs = importlib.import_module(f"pipelines.{method}.costs")
             took, kept = costs.estimate(getattr(settings, method), images, pixels, device.type, workers)
