@@ -12,7 +12,8 @@ def resolve(device: str) -> torch.device:
     """Turn a setting into this process's device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
     Of several processes on one machine each gets the GPU of its own number, and that becomes its current one, before
-    anything is built on it.
+    anything is built on it. On CUDA, products of matrices run as convolutions do there: with 10 bits of the factors'
+    mantissas and sums in single precision (TF32), several times as fast.
 
     Raises:
         UserError: the device is not one that this machine has.
@@ -20,6 +21,14 @@ def resolve(device: str) -> torch.device:
     # The same bytes from run to run on a GPU too: no kernels chosen by timing or summing in any order.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    found = _found(device)
+    if found.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return found
+
+
+def _found(device: str) -> torch.device:
+    """The device of ``resolve``."""
     shared = distributed.world_size() > 1
     if device == "auto":
         if torch.cuda.is_available():

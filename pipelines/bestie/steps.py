@@ -1,0 +1,57 @@
+"""BESTIE's training steps at the size that the settings give them, for the count of their memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.bestie.classifier import PeakClassifier
+from pipelines.bestie.losses import objective
+from pipelines.bestie.network import BestieNetwork
+from pipelines.bestie.settings import BestieSettings
+from pipelines.bestie.targets import Targets
+from stages.cues.classification import tag_losses
+from stages.runtime.memory import Data, Step, pixels
+from stages.segmentation.memory import segmentation_step
+
+
+def steps(settings: BestieSettings, data: Data) -> list[Step]:
+    """The classifier's, the segmentation network's where there is one, and the instance network's.
+
+    Pseudo and refined labels are empty maps of their size: what finds them depends on the crops, and takes less than
+    what the backward pass holds later.
+    """
+    classifier, network = settings.classifier, settings.network
+
+    def classified(model: nn.Module, device: torch.device) -> Tensor:
+        count, side = classifier.batch_size, classifier.augment.crop
+        batch = {"image": pixels(count, side, side, device), "target": torch.zeros(count, data.things, device=device)}
+        return tag_losses(model, batch)["classification"]
+
+    def refined(model: nn.Module, device: torch.device) -> Tensor:
+        count, side = network.batch_size, network.augment.crop
+        logits, heat, offset = model(pixels(count, side, side, device))
+        semantic = torch.zeros(count, side, side, dtype=torch.int16, device=device)
+
+        def targets() -> Targets:
+            weight = torch.zeros(count, side, side, device=device)
+            return Targets(torch.zeros(heat.shape, device=device), torch.zeros(offset.shape, device=device), weight,
+                           weight)
+
+        terms = objective(logits, heat, offset, semantic, targets(),
+                          targets() if network.refinement.enabled else None,
+                          network.model_copy(update={"hardest": 1.0}))
+        return torch.stack(list(terms.values())).sum()
+
+    def bare(chosen: object) -> dict[str, object]:
+        return {"backbone": chosen.backbone.model_copy(update={"weights": "none"})}  # type: ignore[attr-defined]
+
+    segmenter = settings.maps.segmenter
+    return [Step("train_classifier", classifier.batch_size,
+                 lambda: PeakClassifier(classifier.model_copy(update=bare(classifier)), data.things), classified,
+                 classifier.optimizer, classifier.momentum),
+            *([segmentation_step("train_segmenter", segmenter, data.things)]
+              if settings.maps.source == "segmenter" else []),
+            Step("train_refiner", network.batch_size,
+                 lambda: BestieNetwork(network.model_copy(update=bare(network)), data.things), refined,
+                 network.optimizer, network.momentum)]

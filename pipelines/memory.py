@@ -1,0 +1,88 @@
+"""What the training steps of a preset hold in a GPU's memory: `python -m pipelines.memory voc2012 irnet`.
+
+Counted on fake tensors (`stages.runtime.memory`), in single precision and in bfloat16; no GPU, no data and no weights
+are needed, and a minute or two. Without methods: those that are named in METHODS, one after the other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipelines.settings import load_params
+from stages.detector.memory import detector_step
+from stages.runtime.errors import UserError
+from stages.runtime.memory import Data, Step, StepMemory, step_memory
+from stages.runtime.settings import nearest
+
+METHODS = ("irnet", "bestie", "exits", "wise", "panoptic")
+# Numbers of things and stuff, and the size of most images, by kind of data set.
+DATA = {"voc": Data(20, 0, 375, 500), "coco": Data(80, 0, 480, 640), "lvis": Data(1203, 0, 480, 640),
+        "kitti": Data(2, 0, 375, 1242), "cityscapes": Data(8, 11, 1024, 2048), "panoptic": Data(80, 53, 480, 640)}
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def preset_steps(settings: SimpleNamespace, method: str, data: Data) -> list[Step]:
+    """All trainings of a method's chain, that of the detector with masks last.
+
+    Args:
+        settings: a whole params.yaml, of ``load_params``.
+        method: one of ``METHODS``.
+        data: classes and image size.
+    """
+    own = importlib.import_module(f"pipelines.{method}.steps").steps(getattr(settings, method), data)
+    chosen = settings.detector
+    return [*own, detector_step("train", chosen.torchvision, chosen.train, chosen.predict, data.things)]
+
+
+def preset_memory(settings: SimpleNamespace, method: str, data: Data | None = None,
+                  precisions: Sequence[str] = PRECISIONS) -> dict[str, dict[str, StepMemory]]:
+    """Training -> precision -> its memory.
+
+    Raises:
+        UserError: a data set whose classes are not known beforehand, and no ``data``.
+    """
+    kind = settings.dataset.kind
+    if data is None and kind not in DATA:
+        raise UserError(f"dataset.kind: {kind}: classes and size are not known before `prepare` has run; "
+                        f"choose a preset of {', '.join(DATA)}")
+    return {step.name: {precision: step_memory(step, precision) for precision in precisions}
+            for step in preset_steps(settings, method, data or DATA[kind])}
+
+
+def table(found: dict[str, dict[str, StepMemory]], batches: dict[str, int]) -> list[str]:
+    """Lines of the table: GB of peak and activations in each precision."""
+    lines = []
+    for name, by_precision in found.items():
+        figures = "  ".join(f"{precision}: peak {memory.peak / 1e9:6.2f}, activations {memory.activations / 1e9:6.2f}"
+                            for precision, memory in by_precision.items())
+        lines.append(f"{name:18s} batch {batches[name]:3d}  {figures}")
+    return lines
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the table of a preset."""
+    if not arguments:
+        raise UserError("python -m pipelines.memory PRESET [METHOD ...]: name a preset of pipelines/presets/")
+    path = Path(f"pipelines/presets/{arguments[0]}.yaml")
+    for method in arguments[1:] or METHODS:
+        if method not in METHODS:
+            raise UserError(f"{method}: no training of a method is known{nearest(method, METHODS)} "
+                            f"(allowed: {', '.join(METHODS)})")
+        settings = load_params(path)
+        data = DATA.get(settings.dataset.kind)
+        found = preset_memory(settings, method, data)
+        batches = {step.name: step.batch for step in preset_steps(settings, method, data or DATA["coco"])}
+        print(f"{arguments[0]}, {method} [GB]")
+        for line in table(found, batches):
+            print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
