@@ -29,7 +29,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 Anything = TypeVar("Anything")
 
-_BACKWARD = {Tensor.backward, torch.autograd.backward, torch.autograd.grad}
 # What reads its other tensors wherever they are, as on a GPU: indices may lie on the CPU, at the price of a copy.
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 _COPIES = {"copy_", "_to_copy", "set_", "resize_as_"}
@@ -78,8 +77,15 @@ def pretended_gpu() -> Iterator[Gpu]:
         autocast(self, "cpu" if device_type == "cuda" else device_type, *args, **kwargs)
 
     rules = _Rules(gpu)
-    with mock.patch.object(torch.amp.autocast_mode.autocast, "__init__", on_cpu), rules, _Names(gpu, rules):
+    with mock.patch.object(torch.amp.autocast_mode.autocast, "__init__", on_cpu), \
+            mock.patch("torch.autograd.has_torch_function", _never), \
+            mock.patch("torch._tensor.has_torch_function_unary", _never), rules, _Names(gpu, rules):
         yield gpu
+
+
+def _never(*tensors: object) -> bool:
+    """Going backward is no function to ``_Names``, which would not see what our own functions do there."""
+    return False
 
 
 class _Rules(TorchDispatchMode):
@@ -145,9 +151,9 @@ class _Names(TorchFunctionMode):
         if special is not None:
             return special(self.gpu, *args, **kwargs)
         if "device" not in kwargs or not _is_cuda(kwargs["device"]):
-            # torch's own functions make what they need beside a GPU's tensor there; ours, going backward, need not.
+            # What torch's own functions make beside a GPU's tensor they make there.
             given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            before, self.rules.making = self.rules.making, func not in _BACKWARD and any(map(on_gpu, given))
+            before, self.rules.making = self.rules.making, any(map(on_gpu, given))
             try:
                 return func(*args, **kwargs)
             finally:
@@ -173,17 +179,18 @@ def _is_cuda_tensor(gpu: Gpu, tensor: Tensor) -> bool:
 
 def _to(gpu: Gpu, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """All forms of ``Tensor.to``."""
-    device, rest = kwargs.pop("device", None), []
-    like = [value for value in (*args, kwargs.pop("other", None)) if isinstance(value, Tensor)]
-    for value in args:
-        if isinstance(value, (str, torch.device)):
+    device, switches = kwargs.pop("device", None), ["non_blocking", "copy"]
+    for value in (*args, *([kwargs.pop("other")] if "other" in kwargs else [])):
+        if isinstance(value, Tensor):
+            device, kwargs["dtype"] = _device(gpu, value), value.dtype
+        elif isinstance(value, bool):
+            kwargs[switches.pop(0)] = value
+        elif isinstance(value, torch.dtype):
+            kwargs["dtype"] = value
+        elif value is not None:
             device = value
-        elif not isinstance(value, Tensor):
-            rest.append(value)
-    for other in like:
-        device, kwargs["dtype"] = _device(gpu, other), other.dtype
     waiting = not kwargs.pop("non_blocking", False)
-    changed = tensor.to(*rest, **kwargs) if rest or kwargs else tensor
+    changed = tensor.to(**kwargs) if kwargs else tensor
     return changed if device is None else _moved(gpu, changed, torch.device(device), waiting)
 
 

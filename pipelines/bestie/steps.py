@@ -11,7 +11,7 @@ from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import BestieSettings
 from pipelines.bestie.targets import Targets
 from stages.cues.classification import tag_losses
-from stages.runtime.memory import Data, Step, pixels
+from stages.runtime.memory import Data, Step, labels, pixels
 from stages.segmentation.memory import segmentation_step
 
 
@@ -25,17 +25,18 @@ def steps(settings: BestieSettings, data: Data) -> list[Step]:
 
     def classified(model: nn.Module, device: torch.device) -> Tensor:
         count, side = classifier.batch_size, classifier.augment.crop
-        batch = {"image": pixels(count, side, side, device), "target": torch.zeros(count, data.things, device=device)}
+        batch = {"image": pixels(count, side, side, device),
+                 "target": labels(0, 2, (count, data.things), torch.float32, device)}
         return tag_losses(model, batch)["classification"]
 
     def refined(model: nn.Module, device: torch.device) -> Tensor:
         count, side = network.batch_size, network.augment.crop
         logits, heat, offset = model(pixels(count, side, side, device))
-        semantic = torch.zeros(count, side, side, dtype=torch.int16, device=device)
+        semantic = labels(0, 1 + data.things, (count, side, side), torch.int16, device)
 
         def targets() -> Targets:
-            weight = torch.zeros(count, side, side, device=device)
-            return Targets(torch.zeros(heat.shape, device=device), torch.zeros(offset.shape, device=device), weight,
+            weight = labels(0, 2, (count, side, side), torch.float32, device)
+            return Targets(torch.rand(heat.shape, device=device), torch.randn(offset.shape, device=device), weight,
                            weight)
 
         terms = objective(logits, heat, offset, semantic, targets(),

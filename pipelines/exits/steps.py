@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pipelines.exits.losses import dice, overall_loss, projection_loss
 from pipelines.exits.network import Generator
 from pipelines.exits.settings import EncoderSettings, ExitsSettings, ExtractorSettings, GeneratorSettings
-from stages.runtime.memory import Data, Step, pixels
+from stages.runtime.memory import Data, Step, labels, pixels
 
 # Of the CRF's lattice, whose size depends on the crops: see `stages.propagation.mean_field.LATTICE_PIXELS`.
 _LATTICE = 2**18 * 600
@@ -28,7 +28,7 @@ def steps(settings: ExitsSettings, data: Data) -> list[Step]:
     def batch(model: nn.Module, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         cells = int(model.mask_cells)  # type: ignore[arg-type]
         return (pixels(count, side, side, device), torch.zeros(count, 4, device=device),
-                torch.zeros(count, cells, cells, device=device))
+                labels(0, 2, (count, cells, cells), torch.float32, device))
 
     def warm_up(model: nn.Module, device: torch.device) -> Tensor:
         images, boxes, inside = batch(model, settings.extractor.batch_size, device)
@@ -38,8 +38,8 @@ def steps(settings: ExitsSettings, data: Data) -> list[Step]:
         chosen, cells = settings.generator, settings.propagation.cells
         images, boxes, inside = batch(model, chosen.batch_size, device)
         masks = model(images, boxes)
-        labels = torch.zeros(len(images), cells, cells, dtype=torch.int8, device=device)
-        point, mil = overall_loss(masks, labels, inside, chosen.mil_weight)
+        points = labels(-2, 3, (len(images), cells, cells), torch.int8, device)
+        point, mil = overall_loss(masks, points, inside, chosen.mil_weight)
         with torch.no_grad():
             target = (masks + model(images, boxes)) / 2  # the teacher's look takes what the student's does
         return point + mil + dice(masks, target).mean()

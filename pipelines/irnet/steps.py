@@ -12,7 +12,7 @@ from stages.cues.backbone import Backbone, grid_of
 from stages.cues.classification import tag_losses
 from stages.cues.classifier import Classifier
 from stages.propagation.pairs import neighbour_offsets
-from stages.runtime.memory import Data, Step, pixels
+from stages.runtime.memory import Data, Step, labels, pixels
 
 # The loss keeps its parts for each offset until the backward pass; counted with a few offsets, and the rest added,
 # because 152 of them take minutes to count. A test counts anew what one takes per cell.
@@ -27,13 +27,14 @@ def steps(settings: IRNetSettings, data: Data) -> list[Step]:
 
     def classified(model: nn.Module, device: torch.device) -> Tensor:
         count, side = classifier.batch_size, classifier.augment.crop
-        batch = {"image": pixels(count, side, side, device), "target": torch.zeros(count, data.things, device=device)}
+        batch = {"image": pixels(count, side, side, device),
+                 "target": labels(0, 2, (count, data.things), torch.float32, device)}
         return tag_losses(model, batch)["classification"]
 
     def related(model: nn.Module, device: torch.device) -> Tensor:
         displacement, boundary = model(pixels(network.batch_size, network.augment.crop, network.augment.crop, device))
-        labels = torch.zeros(boundary.shape, dtype=torch.uint8, device=device)
-        terms = relation_losses(displacement, boundary, labels, min(_FEW, network.radius), network.axes)
+        known = labels(0, 3, boundary.shape, torch.uint8, device)
+        terms = relation_losses(displacement, boundary, known, min(_FEW, network.radius), network.axes)
         return torch.stack(list(terms.values())).sum()
 
     cells = network.batch_size * (network.augment.crop // settings.grid) ** 2

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pipelines.panoptic.classifier import CropClassifier, tag_loss
 from pipelines.panoptic.settings import PanopticSettings
 from stages.detector.memory import detector_step
-from stages.runtime.memory import Data, Step, pixels
+from stages.runtime.memory import Data, Step, labels, pixels
 from stages.segmentation.memory import segmentation_step
 from stages.segmentation.network import SegmentationNetwork
 
@@ -28,7 +28,7 @@ def steps(settings: PanopticSettings, data: Data) -> list[Step]:
     def classified(model: nn.Module, device: torch.device) -> Tensor:
         height, width = min(data.height, 400), min(data.width, 500)  # as `annotations.tag_crops` has it for Cityscapes
         batch = {"image": pixels(classifier.batch_size, height, width, device),
-                 "target": torch.zeros(classifier.batch_size, classes, device=device)}
+                 "target": labels(0, 2, (classifier.batch_size, classes), torch.float32, device)}
         return tag_loss(model, batch)["classification"]
 
     def parted(model: nn.Module, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from pipelines.wise.peaks import peak_losses
 from pipelines.wise.settings import WiseSettings
 from stages.cues.prm import PeakClassifier
 from stages.cues.views import view_size
-from stages.runtime.memory import Data, Step, pixels
+from stages.runtime.memory import Data, Step, labels, pixels
 
 
 def steps(settings: WiseSettings, data: Data) -> list[Step]:
@@ -29,12 +29,12 @@ def steps(settings: WiseSettings, data: Data) -> list[Step]:
             logits = enlarge(own[None], model.grid, (height, width))[0].float()  # type: ignore[arg-type]
             background = logits.logsumexp(0) - logits[0]
             for _ in range(2):  # split and false positive
-                total = total + (torch.zeros(height, width, device=device) * background).sum()
+                total = total + (torch.rand(height, width, device=device) * background).sum()
         return total
 
     def classified(model: nn.Module, device: torch.device) -> Tensor:
         batch = {"image": pixels(peaks.batch_size, peaks.side, peaks.side, device),
-                 "target": torch.zeros(peaks.batch_size, data.things, device=device)}
+                 "target": labels(0, 2, (peaks.batch_size, data.things), torch.float32, device)}
         return peak_losses(model, batch)["classification"]
 
     bare = network.model_copy(update={"backbone": network.backbone.model_copy(update={"weights": "none"})})

@@ -24,7 +24,7 @@ def detector_step(name: str, settings: TorchvisionSettings, train: DetectorTrain
         step = max(settings.levels)
         low = max(train.min_sides)
         height, width = (-(-side // step) * step for side in (low, min(train.max_side, round(low * _ASPECT))))
-        images = torch.zeros(train.batch_size, 3, height, width, device=device)
+        images = torch.rand(train.batch_size, 3, height, width, device=device)
         maps = model.backbone(images)
         objectness, deltas = model.rpn.head(list(maps.values()))
         outputs = [*objectness, *deltas]

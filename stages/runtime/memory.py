@@ -8,7 +8,7 @@ work space of convolutions, the allocator's fragments (some 5 to 20 % on a GPU) 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -135,8 +135,13 @@ def fake_network(step: Step, mode: FakeTensorMode, device: torch.device) -> nn.M
 
 
 def pixels(count: int, height: int, width: int, device: torch.device) -> Tensor:
-    """(count, 3, height, width) uint8: a batch of images."""
-    return torch.zeros(count, 3, height, width, dtype=torch.uint8, device=device)
+    """(count, 3, height, width) uint8: a batch of images of noise, so that a step can be run as well as counted."""
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, device=device)
+
+
+def labels(low: int, high: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Whole numbers from ``low`` to ``high`` - 1, drawn."""
+    return torch.randint(low, high, tuple(shape), dtype=dtype, device=device)
 
 
 def step_memory(step: Step, precision: str = "32-true") -> StepMemory:
@@ -157,7 +162,8 @@ def step_memory(step: Step, precision: str = "32-true") -> StepMemory:
         torch.autograd.backward(loss)
         del loss
         most, before = live.most, live.now
-        make_optimizer(step.optimizer, [{"params": learning}], 0.1, 0.1, step.momentum).step()
+        optimizer = make_optimizer(step.optimizer, [{"params": learning}], 0.1, 0.1, step.momentum)
+        optimizer.step()
         # Gradients are made anew at each step, the state is there from the second step on.
         state = live.now - before
     gradients = _size([value.grad for value in learning if value.grad is not None])

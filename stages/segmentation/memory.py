@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stages.runtime.memory import Step, pixels
+from stages.runtime.memory import Step, labels, pixels
 from stages.segmentation.losses import semantic_losses
 from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.settings import SegmentationSettings
@@ -17,7 +17,7 @@ def segmentation_step(name: str, settings: SegmentationSettings, classes: int) -
     def loss(model: nn.Module, device: torch.device) -> Tensor:
         count, side = settings.batch_size, settings.augment.crop
         batch = {"image": pixels(count, side, side, device),
-                 "labels": torch.zeros(count, side, side, dtype=torch.int16, device=device)}
+                 "labels": labels(0, 1 + classes, (count, side, side), torch.int16, device)}
         return semantic_losses(model, batch)["semantic"]
 
     backbone = settings.backbone.model_copy(update={"weights": "none"})

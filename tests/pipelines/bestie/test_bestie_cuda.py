@@ -28,7 +28,7 @@ def _no_matrices_left():
 
 
 def settings(source: str, chosen: BackboneSettings = NARROW) -> BestieSettings:
-    centres = {"window": 9, "threshold": -1.0, "offset": 1e3, "tolerance": 30, "heat": -1.0, "merge": 1}
+    centres = {"window": 9, "threshold": -1.0, "offset": 2.5, "tolerance": 3, "heat": -1.0, "merge": 1}
     return BestieSettings(cues={"source": source}, transfer={"sigma": 2},
                           network={"backbone": chosen, "semantic_width": 16, "instance_width": 8, "offset_width": 8,
                                    "refinement": {"centres": centres, "most": 100}})

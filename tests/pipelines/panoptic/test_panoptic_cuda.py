@@ -81,8 +81,8 @@ def test_the_labels_of_a_round():
     torch.manual_seed(0)
     model = SegmentationNetwork(FeatureSettings(**NETWORK), len(CLASSES.category_ids)).eval()
     with pretended_gpu() as gpu, torch.no_grad():
-        model, pixels = gpu.take(model), gpu.take(image(40, 72))
-        log_q = semantic_log_probabilities(model, pixels, CLASSES, PanopticInferenceSettings(max_pixels=1600,
+        model, pixels = gpu.take(model), gpu.take(image(72, 96))
+        log_q = semantic_log_probabilities(model, pixels, CLASSES, PanopticInferenceSettings(max_pixels=4096,
                                                                                              flip=True))
         found = refined_probabilities(log_q, pixels, CrfSettings(iterations=2, bilateral_xy=20))
-        assert found.is_cuda and found.shape == (len(CLASSES.used), 40, 72)
+        assert found.is_cuda and found.shape == (len(CLASSES.used), 72, 96)

@@ -51,20 +51,30 @@ def test_counted_without_content_as_with_it():
     assert (found.activations, found.peak - found.weights - found.state) == (activations, most)
 
 
-def test_against_the_allocator():
-    """The profiler's record of what torch allocated and freed in a real step."""
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(48, 64), nn.LayerNorm(64), nn.GELU(), nn.Linear(64, 256), nn.GELU(),
+                         nn.Linear(256, 10))
+
+
+def of_rows(model: nn.Module, device: torch.device) -> torch.Tensor:
+    return model(torch.rand(512, 48, device=device)).log_softmax(1).square().mean()
+
+
+@pytest.mark.parametrize(("build", "value", "most_more"), [(perceptron, of_rows, 1.05), (network, loss, 1.6)])
+def test_against_the_allocator(build, value, most_more):
+    """The profiler's record of what torch allocated and freed in a real step; convolutions on a CPU also take room to
+    work in, which is not counted."""
     torch.manual_seed(0)
-    model = network().train()
+    model = build().train()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        loss(model, torch.device("cpu")).backward()
+        value(model, torch.device("cpu")).backward()
     record = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = most = 0
     for event in sorted(record, key=lambda event: event.start_ns()):
         now += event.nbytes()
         most = max(most, now)
-    found = step_memory(small())
-    # Convolutions on a CPU also take room to work in, which is not counted.
-    assert found.peak - found.weights - found.state == pytest.approx(most, rel=0.25)
+    found = step_memory(small(build=build, loss=value))
+    assert 0.95 <= most / (found.peak - found.weights - found.state) <= most_more
 
 
 def test_what_is_mixed_halves_and_what_stands_beside_adds_up():
