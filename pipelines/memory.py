@@ -6,19 +6,26 @@ are needed, and a minute or two. Without methods: those that are named in METHOD
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+from pipelines.bestie import steps as bestie
+from pipelines.exits import steps as exits
+from pipelines.irnet import steps as irnet
+from pipelines.panoptic import steps as panoptic
 from pipelines.settings import load_params
+from pipelines.wise import steps as wise
 from stages.detector.memory import detector_step
 from stages.runtime.errors import UserError
 from stages.runtime.memory import Data, Step, StepMemory, step_memory
 from stages.runtime.settings import nearest
 
-METHODS = ("irnet", "bestie", "exits", "wise", "panoptic")
+STEPS: dict[str, Callable[[Any, Data], list[Step]]] = {
+    "irnet": irnet.steps, "bestie": bestie.steps, "exits": exits.steps, "wise": wise.steps, "panoptic": panoptic.steps}
+METHODS = tuple(STEPS)
 # Numbers of things and stuff, and the size of most images, by kind of data set.
 DATA = {"voc": Data(20, 0, 375, 500), "coco": Data(80, 0, 480, 640), "lvis": Data(1203, 0, 480, 640),
         "kitti": Data(2, 0, 375, 1242), "cityscapes": Data(8, 11, 1024, 2048), "panoptic": Data(80, 53, 480, 640)}
@@ -33,9 +40,8 @@ def preset_steps(settings: SimpleNamespace, method: str, data: Data) -> list[Ste
         method: one of ``METHODS``.
         data: classes and image size.
     """
-    own = importlib.import_module(f"pipelines.{method}.steps").steps(getattr(settings, method), data)
     chosen = settings.detector
-    return [*own, detector_step("train", chosen.torchvision, chosen.train, chosen.predict, data.things)]
+    return [*STEPS[method](getattr(settings, method), data), detector_step("train", chosen.torchvision, chosen.train, chosen.predict, data.things)]
 
 
 def preset_memory(settings: SimpleNamespace, method: str, data: Data | None = None,

@@ -8,9 +8,9 @@ work space of convolutions, the allocator's fragments (some 5 to 20 % on a GPU) 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -123,8 +123,24 @@ def placed(network: nn.Module, mode: FakeTensorMode, device: torch.device) -> nn
 
 
 def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """What ``runtime.precision`` means for a forward pass."""
-    return torch.autocast(device.type, _MIXED[precision]) if precision in _MIXED else nullcontext()
+    """What ``runtime.precision`` means for a forward pass on a device, which need not be there."""
+    return _casting(device.type, _MIXED[precision]) if precision in _MIXED else nullcontext()
+
+
+@contextmanager
+def _casting(kind: str, dtype: torch.dtype) -> Iterator[None]:
+    """As ``torch.autocast``, which does nothing for a GPU that is not there."""
+    before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    torch.set_autocast_enabled(kind, True)
+    torch.set_autocast_dtype(kind, dtype)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+        torch.set_autocast_enabled(kind, before[0])
+        torch.set_autocast_dtype(kind, before[1])
 
 
 def fake_network(step: Step, mode: FakeTensorMode, device: torch.device) -> nn.Module:
@@ -144,13 +160,28 @@ def labels(low: int, high: int, shape: Sequence[int], dtype: torch.dtype, device
     return torch.randint(low, high, tuple(shape), dtype=dtype, device=device)
 
 
-def step_memory(step: Step, precision: str = "32-true") -> StepMemory:
+def step_memory(step: Step, precision: str = "32-true", device: str = "cuda") -> StepMemory:
     """Count one step.
 
     Args:
         step: what is trained.
         precision: as ``runtime.precision``.
+        device: whose kernels and casts leave the activations; it need not be there. What the backward pass adds is
+            always that of a CPU: of a GPU that is not there torch has the forward pass alone.
     """
+    found = _counted_on_cpu(step, precision)
+    if device == "cpu":
+        return found
+    place, mode = torch.device(device, 0), FakeTensorMode(allow_non_fake_inputs=False)
+    network = fake_network(step, mode, place)
+    with mode, LiveBytes() as live, mixed(precision, place):
+        loss = step.loss(network, place)
+        activations = live.now + step.held
+    assert loss.device == place
+    return replace(found, activations=activations, peak=found.peak + activations - found.activations)
+
+
+def _counted_on_cpu(step: Step, precision: str) -> StepMemory:
     device, mode = torch.device("cpu"), FakeTensorMode(allow_non_fake_inputs=False)
     network = fake_network(step, mode, device)
     weights = (1 + step.copies) * _size([*network.parameters(), *network.buffers()])

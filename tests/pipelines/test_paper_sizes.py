@@ -8,7 +8,6 @@ of memory. At small sizes both run as on a GPU in the tests of each method (``te
 from __future__ import annotations
 
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -18,10 +17,9 @@ from pipelines.irnet.losses import relation_losses
 from pipelines.irnet.steps import PAIR_BYTES
 from pipelines.memory import DATA, METHODS, main, preset_steps
 from pipelines.settings import load_params
-from stages.cues import backbone
 from stages.propagation.pairs import neighbour_offsets
 from stages.runtime.errors import UserError
-from stages.runtime.memory import LiveBytes, fake_network, step_memory
+from stages.runtime.memory import LiveBytes, fake_network, mixed, step_memory
 
 PRESETS = Path(__file__).resolve().parents[2] / "pipelines/presets"
 CUDA = torch.device("cuda", 0)
@@ -30,16 +28,13 @@ CUDA = torch.device("cuda", 0)
 @pytest.mark.parametrize("method", METHODS)
 def test_forward_on_a_gpu(method):
     settings = load_params(PRESETS / "voc2012.yaml")
-    with mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False), \
-            mock.patch("torch.cuda.is_bf16_supported", return_value=True):
-        for step in preset_steps(settings, method, DATA["voc"]):
-            mode = FakeTensorMode(allow_non_fake_inputs=False)
-            network = fake_network(step, mode, CUDA)
-            for precise in (True, False):
-                with mode, torch.autocast("cuda", torch.bfloat16, enabled=not precise):
-                    loss = step.loss(network, CUDA)
-                assert loss.device == CUDA and loss.shape == () and loss.requires_grad, step.name
-            backbone._kept.cache_clear()
+    for step in preset_steps(settings, method, DATA["voc"]):
+        mode = FakeTensorMode(allow_non_fake_inputs=False)
+        network = fake_network(step, mode, CUDA)
+        for precision in ("32-true", "bf16-mixed"):
+            with mode, mixed(precision, CUDA):
+                loss = step.loss(network, CUDA)
+            assert loss.device == CUDA and loss.shape == () and loss.requires_grad, step.name
 
 
 def test_memory_of_a_preset():

@@ -34,7 +34,7 @@ def test_by_hand():
     assert found.state == pytest.approx(8 * KB, abs=16)  # and the number of steps
     assert found.activations == pytest.approx(8 * KB + 8 * KB, abs=16)
     # Going backward: the square's gradient beside what it needs, with the state.
-    assert 4 * KB + 8 * KB + 24 * KB <= found.peak <= 4 * KB + 8 * KB + 40 * KB
+    assert 4 * KB + 8 * KB + 24 * KB <= found.peak <= 4 * KB + 8 * KB + 41 * KB
     assert step_memory(Step("line", 64, lambda: nn.Linear(32, 32, bias=False), squares, "sgd", 0.0)).state == 0
 
 
@@ -47,7 +47,7 @@ def test_counted_without_content_as_with_it():
         value.backward()
         del value
         most = live.most
-    found = step_memory(small())
+    found = step_memory(small(), device="cpu")
     assert (found.activations, found.peak - found.weights - found.state) == (activations, most)
 
 
@@ -73,8 +73,18 @@ def test_against_the_allocator(build, value, most_more):
     for event in sorted(record, key=lambda event: event.start_ns()):
         now += event.nbytes()
         most = max(most, now)
-    found = step_memory(small(build=build, loss=value))
+    found = step_memory(small(build=build, loss=value), device="cpu")
     assert 0.95 <= most / (found.peak - found.weights - found.state) <= most_more
+
+
+def test_casts_are_those_of_the_device():
+    """CUDA normalises layers in single precision, and so keeps a second copy of what goes on in bfloat16."""
+    single, half = (step_memory(small(build=perceptron, loss=of_rows), precision) for precision in (
+        "32-true", "bf16-mixed"))
+    on_cpu = step_memory(small(build=perceptron, loss=of_rows), "bf16-mixed", "cpu")
+    assert single == step_memory(small(build=perceptron, loss=of_rows), device="cpu")
+    assert on_cpu.activations < half.activations and half.peak - on_cpu.peak == half.activations - on_cpu.activations
+    assert not torch.is_autocast_enabled("cuda")
 
 
 def test_what_is_mixed_halves_and_what_stands_beside_adds_up():
