@@ -41,7 +41,8 @@ def preset_steps(settings: SimpleNamespace, method: str, data: Data) -> list[Ste
         data: classes and image size.
     """
     chosen = settings.detector
-    return [*STEPS[method](getattr(settings, method), data), detector_step("train", chosen.torchvision, chosen.train, chosen.predict, data.things)]
+    return [*STEPS[method](getattr(settings, method), data),
+            detector_step("train", chosen.torchvision, chosen.train, chosen.predict, data.things)]
 
 
 def preset_memory(settings: SimpleNamespace, method: str, data: Data | None = None,

@@ -36,7 +36,7 @@ def steps(settings: PanopticSettings, data: Data) -> list[Step]:
         images = pixels(instances.batch_size, side, side, device)
         with torch.set_grad_enabled(instances.end_to_end):
             log_q = model(images).float().log_softmax(1)
-        unary = log_q[:, :1].expand(-1, _LABELS, -1, -1).clone()
+        unary = torch.stack([log_q[:, label % log_q.shape[1]] for label in range(_LABELS)], 1)
         logits = unary
         for _ in range(instances.head.steps):
             logits = unary + logits.softmax(1)

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -103,6 +105,17 @@ class LiveBytes(TorchDispatchMode):
         self.most = max(self.most, self.now)
 
 
+class _Attention(TorchFunctionMode):
+    """Attention without a matrix of all pairs, as a GPU computes it; one that is not there has no such kernel."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {**dict(zip(("query", "key", "value", "attn_mask", "dropout_p"), args, strict=False)), **(kwargs or {})}
+        if func is not functional.scaled_dot_product_attention or given.get("attn_mask") is not None:
+            return func(*args, **(kwargs or {}))
+        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+        return efficient(given["query"], given["key"], given["value"], None, True, given.get("dropout_p", 0.0))[0]
+
+
 def placed(network: nn.Module, mode: FakeTensorMode, device: torch.device) -> nn.Module:
     """A network of ``meta`` tensors with fake ones of a device in their place; tensors that it shares stay shared."""
     made: dict[int, Tensor] = {}
@@ -174,7 +187,7 @@ def step_memory(step: Step, precision: str = "32-true", device: str = "cuda") ->
         return found
     place, mode = torch.device(device, 0), FakeTensorMode(allow_non_fake_inputs=False)
     network = fake_network(step, mode, place)
-    with mode, LiveBytes() as live, mixed(precision, place):
+    with mode, LiveBytes() as live, mixed(precision, place), _Attention():
         loss = step.loss(network, place)
         activations = live.now + step.held
     assert loss.device == place

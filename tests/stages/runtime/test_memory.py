@@ -87,6 +87,17 @@ def test_casts_are_those_of_the_device():
     assert not torch.is_autocast_enabled("cuda")
 
 
+def test_attention_keeps_no_matrix_of_all_pairs():
+    def attend(model, device):
+        tokens = model(torch.rand(2, 4, 512, 16, device=device))
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).square().sum()
+
+    step = Step("tokens", 2, lambda: nn.Linear(16, 16), attend, "sgd")
+    found, pairs = step_memory(step), 4 * 2 * 4 * 512 * 512
+    assert found.activations < pairs / 4
+    assert found.activations == pytest.approx(step_memory(step, device="cpu").activations, rel=0.1)
+
+
 def test_what_is_mixed_halves_and_what_stands_beside_adds_up():
     single, half = step_memory(small()), step_memory(small(), "bf16-mixed")
     assert 0.4 * single.activations < half.activations < 0.8 * single.activations and half.weights == single.weights
