@@ -4,12 +4,14 @@ PYTHON ?= python3
 METHOD ?= irnet
 PRESET ?= pipelines/presets/shapes.yaml
 JOBS ?= 1
+CASES ?= 1000
+SEED ?= 0
 BIN := $(CURDIR)/.venv/bin
 DETECTRON2 := git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
 export PATH := $(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test test-all lint bench ablation photos detectron2 clean
+.PHONY: install demo test test-all lint fuzz bench ablation photos detectron2 clean
 
 install: .venv/installed
 
@@ -54,6 +56,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+# Each case in a process with limits; CASE=number runs one of them again and keeps its folder.
+fuzz: install
+	@echo "about 4 cases a second on an idle core, tests/fuzz/soak.py says what they are"
+	$(BIN)/python -m tests.fuzz.soak --cases $(CASES) --seed $(SEED) $(if $(CASE),--case $(CASE)) \
+	  $(if $(KINDS),--kinds "$(KINDS)")
 
 bench: install
 	$(BIN)/python -m benchmarks.run

@@ -7,6 +7,7 @@ again only where their own settings changed, and data/code, what code and settin
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,8 +43,14 @@ def main(params: Path) -> None:
     check_maps(settings)
     check_proposals(settings)
     check_weights(settings)
+    check_machine(settings)
     check_engine(settings)
-    for line in describe(settings):
+    # Here, because it imports torch and timm: a mistyped path is refused at once.
+    from pipelines.networks import check_downloads, check_networks
+
+    warnings = check_downloads(settings)
+    check_networks(settings)
+    for line in [*describe(settings), *(f"warning   {line}" for line in warnings)]:
         print(line)
     if not REFERENCE.exists():
         write_text(REFERENCE, "{}\n")
@@ -109,6 +116,22 @@ def check_weights(settings: SimpleNamespace) -> None:
     for key, value in used:
         if value not in ("imagenet", "none") and not Path(value).is_file():
             raise UserError(f"{key}: no such weights file: {value}; give a file, 'imagenet' or 'none'")
+
+
+def check_machine(settings: SimpleNamespace) -> None:
+    """Write access, and a device for each training process."""
+    for folder in (Path(), Path("data"), Path("metrics"), Path("models")):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"{folder.resolve()}: this user may not write there; change the folder's owner or rights, "
+                            f"or work in a copy of the project")
+    from stages.runtime import devices
+
+    device, processes = devices.resolve(settings.runtime.device), settings.runtime.processes
+    if device.type == "cuda":
+        devices.check_count(processes)
+    elif processes > (os.cpu_count() or 1):
+        raise UserError(f"runtime.processes: {processes} training processes on {os.cpu_count()} cores; use at most one "
+                        f"for each core")
 
 
 def check_engine(settings: SimpleNamespace) -> None:

@@ -16,11 +16,10 @@ import numpy as np
 from pipelines.baseline.masks import image_labels, shares_of_boxes
 from pipelines.baseline.settings import BaselineSettings
 from stages.cues.objects import read_images
-from stages.labels.coco import image_entries, write_instances
+from stages.labels.coco import image_entries, read_coco, write_instances
 from stages.labels.figures import write_figures
 from stages.labels.given import with_given_masks
 from stages.runtime import layout
-from stages.runtime.files import read_json
 from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
@@ -43,7 +42,7 @@ def main(params: Path) -> None:
                                  f"labels of {split}")
             made = [row for rows in found for row in rows]
             if split == "train":
-                made = with_given_masks(made, read_json(layout.WEAK[split]))
+                made = with_given_masks(made, read_coco(layout.WEAK[split]))
             write_instances(work.path(path.name), image_entries(image.entry for image in images), categories, made)
             if split == "train":
                 filled = [share for image, rows in zip(images, found, strict=True)

@@ -17,7 +17,7 @@ from pipelines.exits.masks import image_labels, label_figures
 from pipelines.exits.propagate import POINTS, SUMMARY
 from pipelines.exits.settings import ExitsSettings
 from stages.cues.objects import read_images
-from stages.labels.coco import image_entries, write_instances
+from stages.labels.coco import image_entries, read_coco, write_instances
 from stages.labels.figures import write_figures
 from stages.labels.given import with_given_masks
 from stages.runtime import layout
@@ -44,7 +44,7 @@ def main(params: Path) -> None:
             rows = [row for part in found for row in part]
             if split == "train":
                 scores = [row["score"] for row in rows]
-                rows = with_given_masks(rows, read_json(layout.WEAK[split]))
+                rows = with_given_masks(rows, read_coco(layout.WEAK[split]))
             write_instances(work.path(path.name), image_entries(image.entry for image in images), categories, rows)
         work.publish({path.name: path for path in LABELS.values()})
         write_figures(FIGURES, label_figures(read_json(SUMMARY)["train"], scores), measured=[POINTS, LABELS["val"]])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipelines.irnet.settings import IRNetSettings
 from pipelines.irnet.train_classifier import CLASSIFIER
+from stages.labels.coco import read_coco
 from stages.runtime import layout
-from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 
@@ -25,7 +25,7 @@ def main(params: Path) -> None:
 
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen, grid = settings.irnet.cams, settings.irnet.grid
-    walk_images(__file__, params, settings.runtime, {"": read_json(layout.WEAK["train"])["images"]},
+    walk_images(__file__, params, settings.runtime, {"": read_coco(layout.WEAK["train"])["images"]},
                 build=lambda device: cam_inference(CLASSIFIER, device, chosen, grid),
                 inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"], parameters=[chosen, grid],
                 output=CAMS, description="attention maps")

@@ -12,8 +12,8 @@ from pathlib import Path
 from pipelines.irnet.settings import IRNetSettings
 from pipelines.irnet.train_classifier import CLASSIFIER
 from pipelines.irnet.train_irnet import IRNET
+from stages.labels.coco import read_coco
 from stages.runtime import layout
-from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 
@@ -27,7 +27,7 @@ def main(params: Path) -> None:
 
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen = settings.irnet
-    walk_images(__file__, params, settings.runtime, {"": read_json(layout.WEAK["train"])["images"]},
+    walk_images(__file__, params, settings.runtime, {"": read_coco(layout.WEAK["train"])["images"]},
                 build=lambda device: field_inference(CLASSIFIER, IRNET, device, chosen),
                 inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt", IRNET / "weights.pt"],
                 parameters=[chosen.inference, chosen.network, chosen.grid], output=FIELDS,

@@ -15,11 +15,10 @@ from pipelines.irnet.network import build_irnet, trained_state
 from pipelines.irnet.samples import RelatedImages
 from pipelines.irnet.settings import IGNORE, IRNetSettings
 from stages.cues.views import read_tensor
-from stages.labels.coco import category_indices
+from stages.labels.coco import category_indices, read_coco
 from stages.labels.maps import shrink_labels
 from stages.runtime import layout
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_json
 from stages.runtime.training import Training
 from stages.runtime.walk import ahead
 
@@ -37,7 +36,7 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
         UserError: no image has a tag of a thing class.
     """
     chosen = settings.network
-    weak = read_json(layout.WEAK["train"])
+    weak = read_coco(layout.WEAK["train"])
     things = set(category_indices(weak["categories"], things_only=True))
     images = [image for image in weak["images"] if things & set(image["tags"])]
     if not images:

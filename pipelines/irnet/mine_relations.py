@@ -14,11 +14,11 @@ import numpy as np
 
 from pipelines.irnet.infer_cams import CAMS
 from pipelines.irnet.settings import IRNetSettings
-from stages.labels.coco import Entry
+from stages.labels.coco import Entry, read_coco
 from stages.labels.images import read_rgb
 from stages.labels.maps import upsample_cells
 from stages.runtime import layout
-from stages.runtime.files import read_json, read_npz
+from stages.runtime.files import read_npz
 from stages.runtime.parallel import map_images
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
@@ -42,7 +42,7 @@ def main(params: Path) -> None:
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     inputs = [CAMS, layout.IMAGES, layout.WEAK["train"]]
     with Work(__file__, inputs, [settings.irnet.relations, settings.irnet.grid]) as work:
-        map_images(partial(relations, settings=settings.irnet), read_json(layout.WEAK["train"])["images"],
+        map_images(partial(relations, settings=settings.irnet), read_coco(layout.WEAK["train"])["images"],
                    work.subfolder("relations"), settings.runtime, "relations")
         work.publish({"relations": RELATIONS})
 

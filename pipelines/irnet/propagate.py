@@ -16,9 +16,9 @@ import numpy as np
 from pipelines.irnet.infer_cams import CAMS
 from pipelines.irnet.infer_fields import FIELDS
 from pipelines.irnet.settings import IRNetSettings, PropagationSettings
-from stages.labels.coco import Entry
+from stages.labels.coco import Entry, read_coco
 from stages.runtime import layout
-from stages.runtime.files import read_json, read_npz
+from stages.runtime.files import read_npz
 from stages.runtime.parallel import map_images
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
@@ -42,7 +42,7 @@ def main(params: Path) -> None:
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen = settings.irnet.propagation
     with Work(__file__, [CAMS, FIELDS, layout.WEAK["train"]], chosen) as work:
-        map_images(partial(propagated, settings=chosen), read_json(layout.WEAK["train"])["images"],
+        map_images(partial(propagated, settings=chosen), read_coco(layout.WEAK["train"])["images"],
                    work.subfolder("propagated"), settings.runtime, "random walk")
         work.publish({"propagated": PROPAGATED})
 

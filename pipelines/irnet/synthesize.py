@@ -20,7 +20,7 @@ from pipelines.irnet.propagate import PROPAGATED
 from pipelines.irnet.settings import IRNetSettings
 from pipelines.irnet.train_classifier import CLASSIFIER
 from stages.labels import rle
-from stages.labels.coco import Entry, image_entries, write_instances
+from stages.labels.coco import Entry, image_entries, read_coco, write_instances
 from stages.labels.figures import write_figures
 from stages.labels.given import given_map, given_rows, with_given_masks
 from stages.runtime import layout
@@ -69,7 +69,7 @@ def figures(annotations: Sequence[Entry], images: int) -> dict[str, float]:
 def main(params: Path) -> None:
     """Every image on its own; then one file."""
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
-    weak = read_json(layout.WEAK["train"])
+    weak = read_coco(layout.WEAK["train"])
     given = given_rows(weak)
     with Work(__file__, [CAMS, PROPAGATED, layout.WEAK["train"], CLASSIFIER_METRICS],
               [settings.irnet.synthesis, settings.irnet.grid]) as work:

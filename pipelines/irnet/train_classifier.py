@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.irnet.settings import IRNetSettings
+from stages.labels.coco import read_coco
 from stages.runtime import layout
-from stages.runtime.files import read_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 
@@ -25,7 +25,7 @@ def main(params: Path) -> None:
 
     settings = load_settings(params, seed=int, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen = settings.irnet.classifier
-    weak = {split: read_json(path) for split, path in layout.WEAK.items()}
+    weak = {split: read_coco(path) for split, path in layout.WEAK.items()}
     train_stage(__file__, params, chosen, settings.runtime, settings.seed,
                 lambda device: classifier_training(weak, chosen, things_only=True),
                 inputs=[*layout.WEAK.values(), layout.IMAGES], parameters=None, output=CLASSIFIER)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.labels.coco import category_indices, image_entries, write_instances
+from stages.labels.coco import category_indices, image_entries, read_coco, write_instances
 from stages.labels.figures import write_figures
 from stages.runtime import layout
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import write_json
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
 
 
 def main(params: Path) -> None:
     """Copy the things, crowds included; every object gets score 1."""
-    truth = read_json(layout.TRUTH["train"])
+    truth = read_coco(layout.TRUTH["train"])
     if truth.get("info", {}).get("truth") != "masks":
         reason = truth.get("info", {}).get("reason", "it has no masks")
         raise UserError(f"method: masks needs true masks, and the data set has none: {reason}")

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from stages.cues.crops import Window, box_in_crop, crop_window, cut, object_box
-from stages.labels.coco import Entry, annotations_by_image, is_thing
+from stages.labels.coco import Entry, annotations_by_image, is_thing, read_coco
 from stages.labels.images import read_rgb
 from stages.runtime import layout
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_json
 
 BOXES = ("extreme_points", "bbox")
 """What gives an object a box; the first that an annotation has counts."""
@@ -61,7 +60,7 @@ def read_images(path: Path, needs: Sequence[str] = BOXES) -> tuple[list[Image], 
     Raises:
         UserError: an object has none of them.
     """
-    weak = read_json(path)
+    weak = read_coco(path)
     things = {category["id"] for category in weak["categories"] if is_thing(category)}
     groups = annotations_by_image(weak)
     images = []

@@ -95,10 +95,10 @@ def _labels(path: Path, folder: Path, train: DetectorTrainSettings, masks: bool)
         if len(wanted) < len(things_here):
             doubtful.add(image_id)
         instances[image_id] = [
-            {"category_id": item["category_id"], key: item[key] if masks else _box(item, path)}
+            {"category_id": item["category_id"], key: _mask(item, path) if masks else _box(item, path)}
             for item in wanted if not item.get("iscrowd")]
         height, width = images[image_id]["height"], images[image_id]["width"]
-        crowds[image_id] = [item["segmentation"] if masks else rle.from_box(_box(item, path), height, width)
+        crowds[image_id] = [_mask(item, path) if masks else rle.from_box(_box(item, path), height, width)
                             for item in wanted if item.get("iscrowd")] * train.ignore_crowds
     if not any(instances.values()):
         raise UserError(f"{path}: no instance of any thing class in {len(instances)} images, so there is nothing to "
@@ -108,6 +108,14 @@ def _labels(path: Path, folder: Path, train: DetectorTrainSettings, masks: bool)
             or (train.keep_empty and not crowds[image["id"]] and image["id"] not in doubtful)]
     categories = [{"id": item["id"], "name": item["name"]} for item in things]
     return Labels(kept, instances, crowds, categories, folder, masks)
+
+
+def _mask(item: Entry, path: Path) -> rle.RLE:
+    """The mask of a label."""
+    if item.get("segmentation") is None:
+        raise UserError(f"{path}: image {item['image_id']}, annotation {item['id']}: no segmentation; delete the file "
+                        f"and run `dvc repro` again")
+    return item["segmentation"]
 
 
 def _box(item: Entry, path: Path) -> list[float]:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from stages.evaluation.records import Metrics, Record
-from stages.runtime.files import read_json, write_json
+from stages.runtime.errors import UserError
+from stages.runtime.files import is_finite, read_json, write_json
 
 PROTOCOLS = ("voc", "coco", "lvis")
 """Keys of the metrics that hold AP; ``lvis`` is there on federated truth only."""
@@ -32,16 +33,31 @@ def reference_key(truth: Path, settings: Record) -> str:
     return digest.hexdigest()
 
 
+def _known(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """What :func:`remember_reference` has noted so far.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    known = read_json(path) if path.exists() else {}
+    if not isinstance(known, dict) or not all(
+            isinstance(figures, dict) and all(isinstance(values, dict) and all(map(is_finite, values.values()))
+                                              for values in figures.values()) for figures in known.values()):
+        raise UserError(f"{path}: figures of runs with method: masks were expected; delete the file, and run that "
+                        f"method again")
+    return known
+
+
 def remember_reference(path: Path, key: str, metrics: Record) -> None:
     """Note the AP of a fully supervised run under its key; other keys stay."""
-    known = read_json(path) if path.exists() else {}
+    known = _known(path)
     known[key] = {protocol: metrics[protocol] for protocol in PROTOCOLS if protocol in metrics}
     write_json(path, dict(sorted(known.items())), indent=2)
 
 
 def retention(path: Path, key: str, metrics: Record) -> Metrics:
     """AP as a percentage of full supervision's AP, by the names of the figures; or the reason why not."""
-    known = read_json(path) if path.exists() else {}
+    known = _known(path)
     if key not in known:
         reason = ("no run with method: masks on this data with this detector yet" if not known else
                   f"{path} holds runs with method: masks, none on this data with this detector ({key})")

@@ -73,7 +73,9 @@ def read_panels(folder: Path) -> list[Record]:
     if not path.exists():
         return []
     panels = read_json(path)
-    if not isinstance(panels, list) or any(not {"image_id", "title", "picture"} <= set(panel) for panel in panels):
+    if not isinstance(panels, list) or not all(
+            isinstance(panel, dict) and isinstance(panel.get("image_id"), int)
+            and all(isinstance(panel.get(key), str) for key in ("title", "picture")) for panel in panels):
         raise UserError(f"{path}: a list of objects with image_id, title and picture was expected")
     for panel in panels:
         if not (folder / panel["picture"]).resolve().is_relative_to(folder.resolve()):

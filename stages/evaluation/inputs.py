@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stages.evaluation.records import Record
 from stages.labels import rle
-from stages.labels.coco import is_thing, read_coco
+from stages.labels.coco import is_id, is_thing, read_coco
 from stages.runtime.errors import UserError, summarise
-from stages.runtime.files import read_json
+from stages.runtime.files import is_finite, read_json
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,20 @@ class Truth:
 
 
 def read_truth(path: Path) -> Truth:
-    """Read a truth file that ``prepare`` wrote."""
+    """Read a truth file that ``prepare`` wrote.
+
+    Raises:
+        UserError: as of ``read_coco``, or annotations without mask or area, or lists of LVIS that are none.
+    """
     content = read_coco(path)
+    problems = [f"annotation {item['id']}: segmentation and area were expected" for item in content["annotations"]
+                if item.get("segmentation") is None or "area" not in item]
+    problems += [f"image {image['id']}: {key} must be a list of category ids" for image in content["images"]
+                 for key in ("neg_category_ids", "not_exhaustive_category_ids")
+                 if not isinstance(image.get(key, []), list) or not all(map(is_id, image.get(key, [])))]
+    if problems:
+        raise UserError(summarise(problems, f"{path}: no truth that `prepare` writes; delete it and run `dvc repro` "
+                                            f"again:"))
     info = content.get("info", {})
     reason = ""
     if info.get("truth") == "none":
@@ -74,15 +86,19 @@ def check_results(path: Path, results: Sequence[Record], truth: Truth) -> None:
     categories = {item["id"] for item in truth.categories}
     problems = []
     for place, item in enumerate(results):
-        size = sizes.get(item.get("image_id"))
-        mask = item.get("segmentation")
+        if not isinstance(item, dict):
+            problems.append(f"entry {place}: an object was expected, found {item!r:.80}")
+            continue
+        number, category, mask = (item.get(key) for key in ("image_id", "category_id", "segmentation"))
+        size = sizes.get(number) if is_id(number) else None
         if size is None:
-            problems.append(f"entry {place}: image_id {item.get('image_id')!r} is not in {truth.path}")
-        elif item.get("category_id") not in categories:
-            problems.append(f"entry {place} (image {item['image_id']}): category_id {item.get('category_id')!r} "
-                            f"is not in {truth.path}")
+            problems.append(f"entry {place}: image_id {number!r:.80} is not in {truth.path}")
+        elif not is_id(category) or category not in categories:
+            problems.append(f"entry {place} (image {number}): category_id {category!r:.80} is not in {truth.path}")
+        elif not is_finite(item.get("score", 1.0)) or not is_finite(item.get("area", 0)):
+            problems.append(f"entry {place} (image {number}): score and area must be numbers")
         elif (wrong := rle.problem(mask, *size)) is not None:
-            problems.append(f"entry {place} (image {item['image_id']}): {wrong}")
+            problems.append(f"entry {place} (image {number}): {wrong}")
     if problems:
         raise UserError(summarise(problems, f"{path}: does not fit {truth.path}; run `dvc repro` to make it anew:"))
 

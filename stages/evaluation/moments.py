@@ -10,6 +10,7 @@ import numpy as np
 from stages.evaluation.inputs import Truth, check_results, read_truth
 from stages.evaluation.matching import match
 from stages.evaluation.records import Record
+from stages.labels.coco import is_id
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
@@ -66,7 +67,11 @@ def measure_moments(path: Path, truth_path: Path = layout.TRUTH["train"]) -> Row
     truth: Truth = read_truth(truth_path)
     if truth.reason:
         return []
-    for moment in content["moments"]:
+    moments, shown = content["moments"], content["images"]
+    if not isinstance(shown, list) or not all(map(is_id, shown)) or not isinstance(moments, list) or not all(
+            isinstance(moment, dict) and isinstance(moment.get("annotations"), list) for moment in moments):
+        raise UserError(f"{path}: a list of image ids and a list of moments with annotations were expected; delete it "
+                        f"and run `dvc repro` to make it anew")
+    for moment in moments:
         check_results(path, moment["annotations"], truth)
-    shown = set(content["images"])
-    return count_moments(content["moments"], [item for item in truth.annotations if item["image_id"] in shown])
+    return count_moments(content["moments"], [item for item in truth.annotations if item["image_id"] in set(shown)])

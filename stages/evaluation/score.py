@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.evaluation.headline import bars, headline_of_labels
+from stages.evaluation.inputs import read_truth
 from stages.evaluation.label_maps import round_rows
 from stages.evaluation.label_scores import SPLITS, score_files, score_oracles
 from stages.evaluation.moments import measure_moments
@@ -23,7 +24,7 @@ from stages.evaluation.settings import ScoreSettings
 from stages.evaluation.table import DETAIL, print_figures
 from stages.labels.figures import figures_path, read_figures
 from stages.runtime import layout
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import write_json
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 
@@ -36,7 +37,7 @@ def main(params: Path) -> None:
     own = read_figures(figures_path(settings.method))
     folder = None
     if "proposal" in settings.score.oracle:
-        folder = check_proposals(own.proposals, settings.method, read_json(layout.TRUTH["val"])["images"])
+        folder = check_proposals(own.proposals, settings.method, read_truth(layout.TRUTH["val"]).images)
     metrics = score_files(labels, data, settings.score, settings.runtime)
     oracles = score_oracles(labels["val"], folder, settings.score, settings.runtime)
     said = {"method": own.all, "proposals": own.of_proposals(), "oracle": oracles}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from stages.evaluation.records import Record
+from stages.labels.images import label_picture
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 
@@ -69,16 +69,13 @@ def read_semantic(path: Path, height: int, width: int, places: Mapping[int, int]
     Raises:
         UserError: missing, unreadable, not single-channel or of another size than its image.
     """
-    try:
-        with Image.open(path) as picture:
-            values = np.array(picture).astype(np.int32)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the method writes one semantic PNG per image") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
-    if values.shape != (height, width):
-        raise UserError(f"{path}: a single-channel PNG of {width} x {height} pixels was expected, "
-                        f"found an array of shape {values.shape}")
+    with label_picture(path, "no such file; the method writes one semantic PNG per image") as picture:
+        if picture.size != (width, height) or len(picture.getbands()) > 1 or picture.mode == "F":
+            raise UserError(f"{path}: a single-channel PNG of {width} x {height} pixels was expected, "
+                            f"found {picture.width} x {picture.height} pixels of mode {picture.mode}")
+        values = np.array(picture).astype(np.int32)
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise UserError(f"{path}: numbers from 0 to 65535 were expected, found {values.min()} to {values.max()}")
     undecided = values == (65535 if 255 in (places or {}) else 255)
     if places is not None:
         table = np.zeros(int(values.max(initial=0)) + 1, np.int32)

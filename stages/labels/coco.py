@@ -11,11 +11,13 @@ import numpy as np
 
 from stages.labels import rle as rle_codec
 from stages.runtime.errors import UserError, summarise
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import is_finite, read_json, write_json
 
 Entry = dict[str, Any]
 """A JSON object: an image, annotation or category, or the whole of a file."""
 
+LABELS = ("bbox", "point", "extreme_points")
+"""Keys of the labels of an object that are no mask."""
 SLOP = 2.0
 """How far a label may lie outside its image [px]: COCO's own boxes do so by fractions of a pixel."""
 
@@ -29,18 +31,36 @@ def read_coco(path: str | Path) -> Entry:
     """
     content = read_json(path)
     validate_coco(content, path)
+    if "weak" in content:  # what a truth file without truth lists in the place of its annotations
+        validate_coco({**content, "annotations": content["weak"]}, path)
     images = images_by_id(content)
-    problems = []
-    for annotation in content["annotations"]:
+    problems = [] if isinstance(content.get("info", {}), dict) else ["info: an object was expected"]
+    for image in images.values():
+        wrong = rle_codec.problem(image["void"], image["height"], image["width"]) if "void" in image else None
+        if wrong is not None:
+            problems.append(f"image {image['id']}, void: {wrong}")
+    for annotation in [*content["annotations"], *content.get("weak", [])]:
         image = images[annotation["image_id"]]
-        if annotation.get("segmentation") is not None:
-            wrong = rle_codec.problem(annotation["segmentation"], image["height"], image["width"])
-            if wrong is not None:
-                problems.append(f"annotation {annotation['id']} (image {image['id']}): {wrong}")
+        problems += [f"annotation {annotation['id']} (image {image['id']}): {wrong}"
+                     for wrong in _contract_problems(annotation, image["height"], image["width"])]
     if problems:
-        raise UserError(summarise(problems, f"{path}: {len(problems)} damaged mask(s); delete the file and run "
-                                            f"`dvc repro` again:"))
+        raise UserError(summarise(problems, f"{path}: {len(problems)} damaged mask(s) or numbers; delete the file and "
+                                            f"run `dvc repro` again:"))
     return content
+
+
+def _contract_problems(annotation: Entry, height: int, width: int) -> list[str]:
+    """What no stage of this project writes."""
+    problems = [f"{key}: a number was expected, found {annotation[key]!r:.80}" for key in ("score", "area")
+                if key in annotation and not is_finite(annotation[key])]
+    if annotation.get("segmentation") is not None:
+        wrong = rle_codec.problem(annotation["segmentation"], height, width)
+        problems += [] if wrong is None else [wrong]
+    if not isinstance(annotation.get("input", {}), dict):
+        return [*problems, "input: an object was expected"]
+    for labels in (annotation, annotation.get("input", {})):
+        problems += label_problems({key: labels[key] for key in LABELS if key in labels}, width, height)
+    return problems
 
 
 def validate_coco(content: object, path: str | Path, sizes: bool = True) -> None:
@@ -61,14 +81,20 @@ def validate_coco(content: object, path: str | Path, sizes: bool = True) -> None
                 for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if problems:
         raise UserError(summarise(problems, f"{path}: not COCO JSON:"))
-    categories = _check_ids(content["categories"], "category", problems)
-    images = _check_ids(content["images"], "image", problems)
-    _check_categories(categories.values(), problems)
-    _check_images(images.values(), categories, sizes, problems)
+    images, categories = check_lists(content, problems, sizes)
     for annotation in _check_ids(content["annotations"], "annotation", problems).values():
         _check_annotation(annotation, images, categories, problems)
     if problems:
         raise UserError(summarise(problems, f"{path}: {len(problems)} problem(s); correct the file:"))
+
+
+def check_lists(content: Entry, problems: list[str], sizes: bool = True) -> tuple[dict[int, Entry], dict[int, Entry]]:
+    """The images and categories of a COCO-like file by their ids; those that are none become problems."""
+    categories = _check_ids(content["categories"], "category", problems)
+    images = _check_ids(content["images"], "image", problems)
+    _check_categories(categories.values(), problems)
+    _check_images(images.values(), categories, sizes, problems)
+    return images, categories
 
 
 def label_problems(labels: Entry, width: int, height: int) -> list[str]:
@@ -196,22 +222,20 @@ def _kind(value: object) -> str:
     return names.get(type(value), repr(value))
 
 
-def _is_id(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_id(value: object) -> TypeGuard[int]:
+    """Whether a value can be an id: a whole number from 0 on."""
+    # Arrays hold ids in 64 bits, and files are named by them.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _check_ids(entries: list[object], name: str, problems: list[str]) -> dict[int, Entry]:
     """id -> entry of the entries that have one of their own; the others become problems."""
     found: dict[int, Entry] = {}
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+        if not isinstance(entry, dict) or not is_id(entry.get("id")):
             shown = entry.get("id") if isinstance(entry, dict) else _kind(entry)
-            problems.append(f"{name} number {position + 1}: an object with a whole number from 0 on as id was "
-                            f"expected, found {shown!r}")
+            problems.append(f"{name} number {position + 1}: an object with a whole number from 0 on, below 2^63, as "
+                            f"id was expected, found {shown!r:.80}")
         elif entry["id"] in found:
             problems.append(f"{name} id {entry['id']}: appears twice; ids must be unique")
         else:
@@ -224,7 +248,7 @@ def _check_categories(categories: Iterable[Entry], problems: list[str]) -> None:
     for category in categories:
         name = category.get("name")
         if not isinstance(name, str) or not name:
-            problems.append(f"category {category['id']}: a name was expected, found {name!r}")
+            problems.append(f"category {category['id']}: a name was expected, found {name!r:.80}")
         elif not is_text(name):
             problems.append(f"category {category['id']}: the name {name!r} holds half of a character; UTF-8 has no "
                             f"such text")
@@ -233,7 +257,7 @@ def _check_categories(categories: Iterable[Entry], problems: list[str]) -> None:
         else:
             names[name] = category["id"]
         if category.get("isthing", 1) not in (0, 1):
-            problems.append(f"category {category['id']}: isthing must be 0 or 1, found {category['isthing']!r}")
+            problems.append(f"category {category['id']}: isthing must be 0 or 1, found {category['isthing']!r:.80}")
 
 
 def _check_images(images: Iterable[Entry], categories: Mapping[int, Entry], sizes: bool, problems: list[str]) -> None:
@@ -241,7 +265,7 @@ def _check_images(images: Iterable[Entry], categories: Mapping[int, Entry], size
     for image in images:
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
-            problems.append(f"image {image['id']}: a file_name was expected, found {name!r}")
+            problems.append(f"image {image['id']}: a file_name was expected, found {name!r:.80}")
         elif not is_text(name):
             problems.append(f"image {image['id']}: the file_name {name!r} holds half of a character; UTF-8 has no such "
                             f"text")
@@ -251,14 +275,14 @@ def _check_images(images: Iterable[Entry], categories: Mapping[int, Entry], size
             names[name] = image["id"]
         for side in ("width", "height"):
             value = image.get(side)
-            if (value is not None or sizes) and (not _is_id(value) or value == 0):
-                problems.append(f"image {image['id']}: {side} must be a whole number from 1 on, found {value!r}")
+            if (value is not None or sizes) and (not is_id(value) or value == 0):
+                problems.append(f"image {image['id']}: {side} must be a whole number from 1 on, found {value!r:.80}")
         tags = image.get("tags", [])
         if not isinstance(tags, list):
             problems.append(f"image {image['id']}: tags must be a list of category ids, found {_kind(tags)}")
             continue
-        problems += [f"image {image['id']}: unknown category {tag!r} in its tags" for tag in tags
-                     if not _is_id(tag) or tag not in categories]
+        problems += [f"image {image['id']}: unknown category {tag!r:.80} in its tags" for tag in tags
+                     if not is_id(tag) or tag not in categories]
         problems += _crop_problems(image, categories)
 
 
@@ -270,9 +294,9 @@ def _crop_problems(image: Entry, categories: Mapping[int, Entry]) -> list[str]:
     problems = []
     for number, crop in enumerate(crops, start=1):
         tags, box = crop.get("tags"), crop.get("bbox")
-        if not isinstance(tags, list) or not all(_is_id(tag) and tag in categories for tag in tags):
+        if not isinstance(tags, list) or not all(is_id(tag) and tag in categories for tag in tags):
             problems.append(f"image {image['id']}: tags of crop {number}: a list of category ids was expected, found "
-                            f"{tags!r}")
+                            f"{tags!r:.80}")
         if not _numbers(box, 4) or box[2] <= 0 or box[3] <= 0:
             problems.append(f"image {image['id']}: crop {number}: a bbox [x, y, width, height] was expected, found "
                             f"{box!r}")
@@ -283,43 +307,43 @@ def _check_annotation(annotation: Entry, images: Mapping[int, Entry], categories
                       problems: list[str]) -> None:
     where = f"annotation {annotation['id']}"
     image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-    if not _is_id(image_id) or image_id not in images:
-        problems.append(f"{where}: unknown image_id {image_id!r}")
+    if not is_id(image_id) or image_id not in images:
+        problems.append(f"{where}: unknown image_id {image_id!r:.80}")
         return
-    if not _is_id(category_id) or category_id not in categories:
-        problems.append(f"{where} (image {image_id}): unknown category_id {category_id!r}")
+    if not is_id(category_id) or category_id not in categories:
+        problems.append(f"{where} (image {image_id}): unknown category_id {category_id!r:.80}")
     if annotation.get("iscrowd", 0) not in (0, 1):
-        problems.append(f"{where} (image {image_id}): iscrowd must be 0 or 1, found {annotation['iscrowd']!r}")
+        problems.append(f"{where} (image {image_id}): iscrowd must be 0 or 1, found {annotation['iscrowd']!r:.80}")
 
 
 def _numbers(value: object, count: int) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == count and all(_is_number(item) for item in value)
+    return isinstance(value, list) and len(value) == count and all(is_finite(item) for item in value)
 
 
 def _box_problems(box: object, width: int, height: int) -> list[str]:
     if not _numbers(box, 4):
-        return [f"bbox: four numbers [x, y, width, height] were expected, found {box!r}"]
+        return [f"bbox: four numbers [x, y, width, height] were expected, found {box!r:.80}"]
     x, y, w, h = box
     if w <= 0 or h <= 0:
-        return [f"bbox {box} is empty"]
+        return [f"bbox {box!s:.80} is empty"]
     if min(x, y) < -SLOP or x + w > width + SLOP or y + h > height + SLOP or x >= width or y >= height \
             or x + w <= 0 or y + h <= 0:
-        return [f"bbox {box} lies outside the image of {width} x {height} pixels"]
+        return [f"bbox {box!s:.80} lies outside the image of {width} x {height} pixels"]
     return []
 
 
 def _point_problems(name: str, point: object, width: int, height: int) -> list[str]:
     if not _numbers(point, 2):
-        return [f"{name}: two numbers [x, y] were expected, found {point!r}"]
+        return [f"{name}: two numbers [x, y] were expected, found {point!r:.80}"]
     x, y = point
     if min(x, y) < -0.5 - SLOP or x > width - 0.5 + SLOP or y > height - 0.5 + SLOP:
-        return [f"{name} {point} lies outside the image of {width} x {height} pixels"]
+        return [f"{name} {point!s:.80} lies outside the image of {width} x {height} pixels"]
     return []
 
 
 def _extreme_problems(points: object, width: int, height: int) -> list[str]:
     if not isinstance(points, list) or len(points) != 4:
-        return [f"extreme_points: four points (top, left, bottom, right) were expected, found {points!r}"]
+        return [f"extreme_points: four points (top, left, bottom, right) were expected, found {points!r:.80}"]
     problems = [problem for name, point in zip(("top", "left", "bottom", "right"), points, strict=True)
                 for problem in _point_problems(f"extreme point {name}", point, width, height)]
     if problems:
@@ -330,8 +354,8 @@ def _extreme_problems(points: object, width: int, height: int) -> list[str]:
                                         ("bottom", bottom[1] == max(ys)), ("right", right[0] == max(xs)))
              if not correct]
     if wrong:
-        return [f"extreme_points {points} are not extreme: {', '.join(wrong)} (the order is top, left, bottom, right, "
-                f"y down)"]
+        return [f"extreme_points {points!s:.200} are not extreme: {', '.join(wrong)} (the order is top, left, bottom, "
+                f"right, y down)"]
     return []
 
 

@@ -10,7 +10,6 @@ whether masks were used for that, and again has a digest: every metric file repe
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, TypeGuard
 
 from stages.runtime import layout
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import is_finite, read_json, write_json
 
 MOST = 3
 """Numbers that a method may have in the headline, which holds 25 over all files; two less with proposals, which take a
@@ -81,7 +80,7 @@ def write_figures(path: str | Path, figures: Mapping[str, float], measured: Iter
     most = MOST - 2 * (proposals is not None)
     if len(figures) > most:
         raise ValueError(f"{path}: {len(figures)} figures, the headline has room for {most}: {', '.join(figures)}")
-    wrong = [name for name, value in {**figures, **details}.items() if not _is_number(value)]
+    wrong = [name for name, value in {**figures, **details}.items() if not is_finite(value)]
     if wrong:
         raise ValueError(f"{path}: not a finite number: {', '.join(wrong)}")
     if set(figures) & set(details):
@@ -118,7 +117,7 @@ def read_figures(path: str | Path) -> Figures:
 
 
 def _are_numbers(values: object) -> TypeGuard[Mapping[str, float]]:
-    return isinstance(values, Mapping) and all(map(_is_number, values.values()))
+    return isinstance(values, Mapping) and all(map(is_finite, values.values()))
 
 
 def _is_provider(record: object) -> bool:
@@ -145,7 +144,3 @@ def files_digest(place: Path, paths: Iterable[Path]) -> str:
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
     return digest.hexdigest()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from stages.runtime.errors import UserError
 
@@ -49,9 +51,7 @@ def read_header(path: str | Path, max_pixels: float = math.inf) -> Header:
     """
     try:
         with _open(path) as image:
-            if image.width * image.height > max_pixels:
-                raise UserError(f"{path}: {image.width} x {image.height} pixels, more than dataset.max_pixels, "
-                                f"{max_pixels:g}; make it smaller, or raise the limit if there is memory for it")
+            _check_pixels(path, image.width, image.height, max_pixels)
             deep, may_be_turned = _scan_png(path) if image.format == "PNG" else (False, True)
             orientation = image.getexif().get(_ORIENTATION, 1) if may_be_turned else 1
             orientation = orientation if orientation in range(1, 9) else 1
@@ -59,12 +59,37 @@ def read_header(path: str | Path, max_pixels: float = math.inf) -> Header:
                      and not deep)
             return Header(image.width, image.height, orientation, plain)
     except _Unknown:
-        pixels = _read_with_opencv(path)
-        return Header(pixels.shape[1], pixels.shape[0], 1, False)
+        width, height = _tiff_size(path)
+        _check_pixels(path, width, height, max_pixels)
+        return Header(width, height, 1, False)
     except UserError:
         raise
     except Exception as error:  # Pillow's readers of rare formats raise what they like
         raise _damaged(path, error) from None
+
+
+@contextmanager
+def label_picture(path: str | Path, missing: str) -> Iterator[Image.Image]:
+    """Open a picture whose pixels are numbers; whatever goes wrong with it inside the block becomes a sentence.
+
+    Look at ``size`` and ``mode`` before any pixel: a small file can ask for all memory.
+
+    Args:
+        path: the file.
+        missing: what to say where there is no such file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: {missing}") from None
+    except Exception as error:  # Pillow's decoders raise what they like
+        raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
 
 
 def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
@@ -95,7 +120,7 @@ def read_rgb(path: str | Path, upright: bool = False) -> np.ndarray:
 
 
 class _Unknown(Exception):
-    """Pillow does not know the format; OpenCV may (16-bit colour TIFF, for one)."""
+    """Pillow does not know the format; OpenCV reads 16-bit colour TIFF."""
 
 
 def _open(path: str | Path) -> Image.Image:
@@ -108,6 +133,25 @@ def _open(path: str | Path) -> Image.Image:
         raise _Unknown from None
     except Exception as error:  # as above
         raise UserError(f"{path}: cannot be opened as an image ({error})") from None
+
+
+def _check_pixels(path: str | Path, width: int, height: int, most: float) -> None:
+    if width * height > most:
+        raise UserError(f"{path}: {width} x {height} pixels, more than dataset.max_pixels, {most:g}; make it smaller, "
+                        f"or raise the limit if there is memory for it")
+
+
+def _tiff_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of a TIFF that Pillow has no mode for. Nothing else is left to OpenCV, which decodes all of a
+    file before it tells its size."""
+    try:
+        with open(path, "rb") as file:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+            return int(directory[TiffImagePlugin.IMAGEWIDTH]), int(directory[TiffImagePlugin.IMAGELENGTH])
+    except Exception:  # as above
+        raise UserError(f"{path}: not an image that can be read; replace or remove the file") from None
 
 
 def _damaged(path: str | Path, error: Exception) -> UserError:
@@ -145,6 +189,7 @@ def _to_rgb(image: Image.Image, path: str | Path) -> np.ndarray:
 
 
 def _read_with_opencv(path: str | Path) -> np.ndarray:
+    _tiff_size(path)
     try:
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stages.labels.coco import Entry
+from stages.labels.coco import Entry, read_coco
 from stages.labels.images import read_rgb
 from stages.runtime import layout
-from stages.runtime.files import atomic_path, read_json, write_json
+from stages.runtime.files import atomic_path, write_json
 from stages.runtime.progress import progress
 from stages.runtime.work import Work
 
@@ -34,7 +34,7 @@ def gallery_stage(file: str, method: str, draw: Callable[[Entry, np.ndarray], Pa
     """
     counts = {split: count for split, count in (("train", images), ("val", validation_images)) if count}
     entries = [{**image, "split": split} for split, count in counts.items()
-               for image in read_json(layout.WEAK[split])["images"][:count]]
+               for image in read_coco(layout.WEAK[split])["images"][:count]]
     with Work(file, [*inputs, layout.IMAGES, *(layout.WEAK[split] for split in counts)],
               [parameters, images, validation_images]) as work:
         write_panels(work.subfolder("gallery"),

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stages.labels.coco import Entry, image_entries, is_thing
+from stages.labels.coco import Entry, check_lists, image_entries, is_id, is_text, is_thing
 from stages.runtime.errors import UserError, summarise
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import is_finite, read_json, write_json
 
 VOID = 0
 """Segment id of pixels that belong to no segment."""
@@ -74,46 +74,41 @@ def _problems(content: object) -> list[str]:
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list)
                                                 for key in ("images", "annotations", "categories")):
         return ["an object with the lists images, annotations and categories was expected"]
-    problems = []
-    images = {image.get("id"): image for image in content["images"] if isinstance(image, dict)}
-    categories = {category.get("id"): category for category in content["categories"] if isinstance(category, dict)}
-    if len(images) != len(content["images"]) or len(categories) != len(content["categories"]):
-        problems.append("images and categories need ids of their own")
-    problems += [f"image {number}: file_name, width and height are needed" for number, image in images.items()
-                 if not isinstance(image.get("file_name"), str) or not _is_size(image.get("width"))
-                 or not _is_size(image.get("height"))]
-    problems += [f"category {number}: isthing must be 0 or 1, found {category.get('isthing')!r}"
-                 for number, category in categories.items() if category.get("isthing") not in (0, 1)]
+    problems: list[str] = []
+    images, categories = check_lists(content, problems)
+    problems += [f"category {number}: isthing must be 0 or 1, and there is none"
+                 for number, category in categories.items() if "isthing" not in category]
     seen: set[object] = set()
     for annotation in content["annotations"]:
         number = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if number not in images or number in seen:
-            problems.append(f"annotation of image {number!r}: no such image, or a second annotation of it")
+        if not is_id(number) or number not in images or number in seen:
+            problems.append(f"annotation of image {number!r:.80}: no such image, or a second annotation of it")
             continue
         seen.add(number)
         problems += _annotation_problems(annotation, categories)
     return problems
 
 
-def _annotation_problems(annotation: Entry, categories: Mapping[object, Entry]) -> list[str]:
+def _annotation_problems(annotation: Entry, categories: Mapping[int, Entry]) -> list[str]:
     where, name, info = f"image {annotation['image_id']}", annotation.get("file_name"), annotation.get("segments_info")
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        return [f"{where}: file_name must name a PNG below the folder, found {name!r}"]
+    if not isinstance(name, str) or not is_text(name) or Path(name).is_absolute() or ".." in Path(name).parts:
+        return [f"{where}: file_name must name a PNG below the folder, found {name!r:.80}"]
     if not isinstance(info, list) or not all(isinstance(segment, dict) for segment in info):
         return [f"{where}: segments_info must be a list of objects"]
     problems = []
     for segment in info:
         number = segment.get("id")
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < MOST_IDS:
-            problems.append(f"{where}: segment ids are whole numbers from 1 to {MOST_IDS - 1}, found {number!r}")
-        if segment.get("category_id") not in categories:
-            problems.append(f"{where}: segment {number}: unknown category_id {segment.get('category_id')!r}")
+        if not is_id(number) or not 0 < number < MOST_IDS:
+            problems.append(f"{where}: segment ids are whole numbers from 1 to {MOST_IDS - 1}, found {number!r:.80}")
+            continue
+        category = segment.get("category_id")
+        if not is_id(category) or category not in categories:
+            problems.append(f"{where}: segment {number}: unknown category_id {category!r:.80}")
         if segment.get("iscrowd", 0) not in (0, 1):
-            problems.append(f"{where}: segment {number}: iscrowd must be 0 or 1, found {segment['iscrowd']!r}")
-    if len({segment.get("id") for segment in info}) != len(info):
+            problems.append(f"{where}: segment {number}: iscrowd must be 0 or 1, found {segment['iscrowd']!r:.80}")
+        scores = segment.get("scores", {})
+        if not isinstance(scores, dict) or not all(map(is_finite, [segment.get("score", 0), *scores.values()])):
+            problems.append(f"{where}: segment {number}: score and scores must be numbers")
+    if not problems and len({segment["id"] for segment in info}) != len(info):
         problems.append(f"{where}: a segment id appears twice")
     return problems
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -5,12 +5,13 @@ An RLE here is always ``{"size": [height, width], "counts": str}``, which JSON c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from stages.runtime.files import is_finite
 
 RLE = dict[str, Any]
 
@@ -86,7 +87,7 @@ def problem(segmentation: object, height: int, width: int) -> str | None:
     if not isinstance(segmentation, Mapping) or not isinstance(segmentation.get("counts"), str):
         return "the segmentation is not a compressed RLE"
     size, counts = segmentation.get("size"), segmentation["counts"]
-    if not isinstance(size, Sequence) or isinstance(size, str) or list(size) != [height, width]:
+    if not _is_size(size, height, width):
         return f"RLE size {size} is not the image's [height, width] = [{height}, {width}]"
     if height * width > LARGEST_IMAGE:
         return f"an image of {height} x {width} pixels is too large for an RLE"
@@ -113,6 +114,8 @@ def problem(segmentation: object, height: int, width: int) -> str | None:
     runs[2::2] = np.cumsum(values[2::2])
     if runs.min() < 0:
         return "RLE counts hold a run below 0"
+    if runs[1:].size and runs[1:].min() == 0:
+        return "RLE counts hold an empty run after the first, which no writer of masks leaves"
     if int(runs.sum()) != height * width:
         return f"RLE counts cover {int(runs.sum())} pixels, the image has {height} x {width} = {height * width}"
     return None
@@ -151,27 +154,47 @@ def unpack_counts(counts: str) -> list[int]:
 def _from_runs(segmentation: Mapping[str, object], height: int, width: int) -> RLE:
     """An RLE, compressed or not, checked: pycocotools reads beyond its memory where the runs do not fill the image."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, Sequence) or list(size) != [height, width]:
+    if not _is_size(size, height, width):
         raise ValueError(f"RLE size {size} is not the image's [height, width] = [{height}, {width}]")
     if height * width > LARGEST_IMAGE:
         raise ValueError(f"an image of {height} x {width} pixels is too large for an RLE")
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", errors="replace")
     packed = isinstance(counts, str)
+    if isinstance(counts, (str, list)) and len(counts) > 2 * GROUPS * (height * width + 1):
+        raise ValueError(f"RLE counts are longer than any of an image of {height} x {width} pixels")
     runs = unpack_counts(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) and not isinstance(run, bool) and run >= 0
                                              for run in runs):
         raise ValueError("RLE counts are neither a string nor a list of numbers from 0 on")
     if sum(runs) != height * width:
         raise ValueError(f"RLE counts cover {sum(runs)} pixels, the image has {height} x {width} = {height * width}")
-    if packed:
+    if packed and 0 not in runs[1:]:
         return {"size": [height, width], "counts": counts}
-    return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
+    return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": joined(runs)}, height, width))
+
+
+def joined(runs: Sequence[int]) -> list[int]:
+    """The same mask without runs of length 0 but for the first: pycocotools takes such a run for the end of a mask when
+    it joins or compares masks, and counts its column into the box."""
+    kept = [runs[0]]
+    for number, run in enumerate(runs[1:], start=1):
+        if run == 0:
+            continue
+        if (len(kept) - 1) % 2 == number % 2:
+            kept[-1] += run
+        else:
+            kept.append(run)
+    return kept
+
+
+def _is_size(size: object, height: int, width: int) -> bool:
+    return isinstance(size, Sequence) and not isinstance(size, str) and list(size) == [height, width] \
+        and all(type(side) is int for side in size)
 
 
 def _checked_polygon(polygon: object) -> list[float]:
-    if not isinstance(polygon, Sequence) or isinstance(polygon, str) or not all(
-            isinstance(value, (int, float)) and math.isfinite(value) for value in polygon):
+    if not isinstance(polygon, Sequence) or isinstance(polygon, str) or not all(map(is_finite, polygon)):
         raise ValueError("a polygon is not a list of numbers [x1, y1, x2, y2, ...]")
     if len(polygon) % 2:
         raise ValueError(f"a polygon has an odd number of coordinates ({len(polygon)})")

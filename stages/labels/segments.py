@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from stages.labels import rle
 from stages.labels.coco import Entry
+from stages.labels.images import label_picture
 from stages.labels.panoptic import MOST_IDS, VOID
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -124,16 +124,11 @@ def read_segments(path: Path, size: tuple[int, int], info: Sequence[Entry]) -> n
     Raises:
         UserError: missing, damaged, not RGB, of another size, or with other segments than ``info``.
     """
-    try:
-        with Image.open(path) as picture:
-            mode, rgb = picture.mode, np.array(picture)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; every annotation of a panoptic JSON needs its PNG") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
-    if mode != "RGB" or rgb.shape[:2] != tuple(size):
-        raise UserError(f"{path}: an RGB PNG of {size[1]} x {size[0]} pixels was expected, found mode {mode} and an "
-                        f"array of shape {rgb.shape}")
+    with label_picture(path, "no such file; every annotation of a panoptic JSON needs its PNG") as picture:
+        if picture.mode != "RGB" or picture.size != (size[1], size[0]):
+            raise UserError(f"{path}: an RGB PNG of {size[1]} x {size[0]} pixels was expected, found mode "
+                            f"{picture.mode} and {picture.width} x {picture.height} pixels")
+        rgb = np.array(picture)
     present, compact, _ = _compact(decode_ids(rgb))
     places = {segment["id"]: place for place, segment in enumerate(info, start=1)}
     unknown = [number for number in present.tolist() if number != VOID and number not in places]

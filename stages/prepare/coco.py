@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stages.labels import rle as rle_codec
-from stages.labels.coco import Entry, annotations_by_image, clip_labels, label_problems, validate_coco
+from stages.labels.coco import LABELS, Entry, annotations_by_image, clip_labels, label_problems, validate_coco
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import Source, SourceImage
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
 
-LABELS = ("bbox", "point", "extreme_points")
 _KEPT = ("id", "category_id", "iscrowd", "segmentation", *LABELS)
 
 

@@ -89,6 +89,9 @@ def place_names(parts: Mapping[str, Sequence[SourceImage]], headers: Mapping[str
             convert = not header.plain or header.orientation != 1
             placement = Placement(_converted(image.file_name, kept) if convert else str(PurePosixPath(image.file_name)),
                                   convert, turn)
+            if len(os.fsencode(PurePosixPath(placement.name).name)) > 255:
+                problems.append(f"{image.label}: converted to PNG it needs a longer name, which no file system takes; "
+                                f"rename it")
             if placement.name in users:
                 problems.append(f"{image.label}: the same file as {users[placement.name].label}; every image once")
             users[placement.name] = image

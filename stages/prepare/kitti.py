@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.labels.coco import Entry
 from stages.prepare.settings import DatasetSettings
-from stages.prepare.sources import Source, SourceImage
+from stages.prepare.sources import Source, SourceImage, check_names, read_lines
 from stages.runtime.errors import UserError
 
 CATEGORIES: list[Entry] = [{"id": 1, "name": "car", "isthing": 1}, {"id": 2, "name": "person", "isthing": 1}]
@@ -92,10 +92,8 @@ def box_file(folder: Path, name: str) -> Path:
 
 def _listed(file: Path, folder: Path) -> list[str]:
     """The names of a list, one a line; the name of a sequence stands for all its frames."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such list of image names") from None
+    lines = read_lines(file, "no such list of image names")
+    check_names([line.strip() for line in lines], file)
     names: list[str] = []
     for line in lines:
         name = line.strip().removesuffix(".png")
@@ -132,7 +130,7 @@ def read_boxes(file: Path) -> list[Entry]:
             right and bottom.
     """
     objects = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(file, "no such table of boxes"), start=1):
         words = line.split()
         if not words:
             continue

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from stages.labels.coco import Entry
+from stages.labels.coco import Entry, is_id
 from stages.prepare import coco
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import Source, SourceImage
@@ -49,9 +49,9 @@ def _image(image: Entry, annotations: list[Entry], folder: Path) -> SourceImage:
 
 def _adapt(content: object, file: Path) -> None:
     """Name the images as COCO does, and check what LVIS adds. What is no COCO at all is left to ``validate_coco``."""
-    known = {category.get("id") for category in _entries(content, "categories")}
+    known = {category["id"] for category in _entries(content, "categories") if is_id(category.get("id"))}
     problems = [problem for image in _entries(content, "images") for problem in _image_problems(image, known)]
-    problems += [f"category {category.get('id')}: frequency must be r, c or f, found {category.get('frequency')!r}"
+    problems += [f"category {category.get('id')}: frequency must be r, c or f, found {category.get('frequency')!r:.80}"
                  for category in _entries(content, "categories") if category.get("frequency") not in FREQUENCIES]
     if problems:
         raise UserError(summarise(problems, f"{file}: {len(problems)} problem(s) with what LVIS adds to COCO; correct "
@@ -63,27 +63,35 @@ def _entries(content: object, key: str) -> Iterator[Entry]:
     return (value for value in values if isinstance(value, dict)) if isinstance(values, list) else iter(())
 
 
-def _image_problems(image: Entry, known: set[object]) -> list[str]:
+def _image_problems(image: Entry, known: set[int]) -> list[str]:
     """What is wrong with one image; it gets its ``file_name``.
 
     LVIS names an image by its address alone. The last two parts of it are folder and file, and they are needed: images
     of LVIS's val lie in COCO's train2017 too.
     """
-    where = f"image {image.get('id')}"
+    where = f"image {image.get('id')!s:.80}"
     problems = []
     if "coco_url" in image or "file_name" not in image:
         url = image.get("coco_url")
-        place = PurePosixPath(urlsplit(url).path).parts[-2:] if isinstance(url, str) else ()
+        place = _place(url) if isinstance(url, str) else ()
         if len(place) == 2 and "/" not in place:
             image["file_name"] = "/".join(place)
         else:
             problems.append(f"{where}: coco_url must end in folder and file, as in "
-                            f"http://images.cocodataset.org/train2017/000000391895.jpg; found {url!r}")
+                            f"http://images.cocodataset.org/train2017/000000391895.jpg; found {url!r:.200}")
     for key in _IDS:
         ids = image.get(key)
         if not isinstance(ids, list):
-            problems.append(f"{where}: {key} must be a list of category ids, found {ids!r}")
+            problems.append(f"{where}: {key} must be a list of category ids, found {ids!r:.80}")
         else:
-            problems += [f"{where}: unknown category {item!r} in {key}" for item in ids
-                         if isinstance(item, (dict, list)) or item not in known]
+            problems += [f"{where}: unknown category {item!r:.80} in {key}" for item in ids
+                         if not is_id(item) or item not in known]
     return problems
+
+
+def _place(url: str) -> tuple[str, ...]:
+    """Folder and file of an address; nothing where it is none."""
+    try:
+        return PurePosixPath(urlsplit(url).path).parts[-2:]
+    except ValueError:
+        return ()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from stages.labels.images import label_picture
 from stages.runtime.errors import UserError
+
+_LARGEST = 65535  # a TIFF under the name of a PNG may hold 32 bits, and tables are as long as the largest number
 
 
 def read_numbers(file: str, modes: Sequence[str], expected: str, size: tuple[int, int]) -> np.ndarray:
@@ -25,18 +27,14 @@ def read_numbers(file: str, modes: Sequence[str], expected: str, size: tuple[int
     Raises:
         UserError: a missing or damaged file, another kind of picture, or another size.
     """
-    try:
-        with Image.open(file) as image:
-            check_size(file, (image.height, image.width), *size)
-            if not image.mode.startswith(tuple(modes)) or image.mode == "LA":
-                raise UserError(f"{file}: {expected} was expected, found mode {image.mode}")
-            return np.array(image).astype(np.int32)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; every image needs its labels") from None
-    except Exception as error:  # Pillow's decoders raise what they like
-        raise UserError(f"{file}: cannot be read ({error})") from None
+    with label_picture(file, "no such file; every image needs its labels") as image:
+        check_size(file, (image.height, image.width), *size)
+        if not image.mode.startswith(tuple(modes)) or len(image.getbands()) > 1:
+            raise UserError(f"{file}: {expected} was expected, found mode {image.mode}")
+        values = np.array(image).astype(np.int32)
+    if values.min(initial=0) < 0 or values.max(initial=0) > _LARGEST:
+        raise UserError(f"{file}: numbers from 0 to {_LARGEST} were expected, found {values.min()} to {values.max()}")
+    return values
 
 
 def check_size(file: str, shape: Sequence[int], width: int, height: int) -> None:
@@ -46,4 +44,5 @@ def check_size(file: str, shape: Sequence[int], width: int, height: int) -> None
         UserError: they are not.
     """
     if tuple(shape) != (height, width):
-        raise UserError(f"{file}: masks of {shape[1]} x {shape[0]} pixels, the image has {width} x {height}")
+        found = " x ".join(map(str, shape[::-1])) or "no"
+        raise UserError(f"{file}: masks of {found} pixels, the image has {width} x {height}")

@@ -15,10 +15,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class ShapesSettings(Settings):
     """How many scenes, how large, and how hard."""
 
-    train: int = Field(240, ge=1, description="training images [images] (not in the paper)")
-    val: int = Field(60, ge=1, description="validation images [images] (not in the paper)")
-    width: int = Field(160, ge=32, description="image width [px] (not in the paper)")
-    height: int = Field(128, ge=32, description="image height [px] (not in the paper)")
+    train: int = Field(240, ge=1, le=1_000_000, description="training images [images] (not in the paper)")
+    val: int = Field(60, ge=1, le=1_000_000, description="validation images [images] (not in the paper)")
+    width: int = Field(160, ge=32, le=4096, description="image width [px] (not in the paper)")
+    height: int = Field(128, ge=32, le=4096, description="image height [px] (not in the paper)")
     max_objects: int = Field(7, ge=1, le=40, description="most objects in an image [objects] (not in the paper)")
     smallest: float = Field(
         0.16, gt=0, le=1, description="longest side of the smallest object [share of the shorter image side] "
@@ -139,8 +139,10 @@ class TagCropSettings(Settings):
     """A fixed grid of overlapping crops, each of which is tagged by itself. The first lies flush with the image's upper
     left corner, the last with its lower right one, the others in equal steps between them."""
 
-    columns: int = Field(5, ge=1, description="crops side by side [crops] (source: panoptic App. B.2, 15 crops)")
-    rows: int = Field(3, ge=1, description="crops one below the other [crops] (source: panoptic App. B.2, 15 crops)")
+    columns: int = Field(5, ge=1, le=100, description=(
+        "crops side by side [crops] (source: panoptic App. B.2, 15 crops)"))
+    rows: int = Field(3, ge=1, le=100, description=(
+        "crops one below the other [crops] (source: panoptic App. B.2, 15 crops)"))
     width: int | None = Field(500, ge=1, description=(
         "of a crop, in a narrower image that image's; null: as narrow as covers the image [px] "
         "(source: panoptic App. B.2)"))

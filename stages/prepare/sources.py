@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from stages.labels.coco import Entry
 from stages.prepare.settings import DatasetSettings
 from stages.runtime.errors import UserError
+from stages.runtime.files import TEMPORARY
 from stages.runtime.seeds import generator
 from stages.runtime.settings import nearest
 
@@ -147,6 +148,8 @@ def path_problem(folder: str | Path, file_name: str) -> str | None:
     pure = PurePosixPath(file_name)
     if pure.is_absolute() or ".." in pure.parts or "\0" in file_name:
         return f"file_name {file_name!r} leaves the image folder {folder}; give a path below that folder"
+    if any(part.startswith(TEMPORARY) for part in pure.parts):
+        return f"file_name {file_name!r}: names that begin with {TEMPORARY} are those of unfinished files; rename it"
     path = Path(folder) / file_name
     try:
         if not path.is_file():
@@ -156,6 +159,34 @@ def path_problem(folder: str | Path, file_name: str) -> str | None:
     if not path.resolve().is_relative_to(Path(folder).resolve()):
         return f"file_name {file_name!r} is a link that leaves the image folder {folder}; copy the file into it"
     return None
+
+
+def check_names(names: Sequence[str], file: Path) -> None:
+    """Names that paths are made of, before the file system is asked for them.
+
+    Raises:
+        UserError: one that no file system takes.
+    """
+    for name in names:
+        if "\0" in name or any(len(part.encode()) > 240 for part in name.split("/")):
+            raise UserError(f"{file}: {name[:40]!r}... is no name of an image: it is too long or holds a null "
+                            f"character")
+
+
+def read_lines(file: Path, missing: str) -> list[str]:
+    """The lines of a list of names or of a table.
+
+    Raises:
+        UserError: there is no such file (``missing`` says what was expected), or it is no text.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{file}: {missing}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a UTF-8 text file (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def listed(names: Sequence[str], shown: int = 40) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.labels.coco import Entry
 from stages.prepare.settings import DatasetSettings
-from stages.prepare.sources import Source, SourceImage
+from stages.prepare.sources import Source, SourceImage, check_names, read_lines
 from stages.runtime.errors import UserError
 
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -89,11 +89,8 @@ def read(dataset: DatasetSettings) -> Source:
 
 def read_list(file: Path) -> list[str]:
     """The image names of a list, the first word of each line."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such image set") from None
-    names = [line.split()[0] for line in lines if line.strip()]
+    names = [line.split()[0] for line in read_lines(file, "no such image set") if line.strip()]
+    check_names(names, file)
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{file}: {twice} is listed twice")

@@ -64,8 +64,12 @@ def _read_mat(file: str) -> tuple[np.ndarray, dict[int, int]]:
         content = loadmat(file)["GTinst"]
         instances = np.asarray(content["Segmentation"][0, 0])
         categories = np.asarray(content["Categories"][0, 0]).reshape(-1)
+        if instances.dtype.kind not in "iub" and not (instances == np.round(instances)).all():
+            raise ValueError("Segmentation holds other numbers than whole ones")
+        instances = instances.astype(np.int64)
+        classes = {number: int(category) for number, category in enumerate(categories, start=1)}
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; every image of the list needs its masks") from None
     except Exception as error:  # SciPy's reader raises what it likes, NotImplementedError for MATLAB 7.3's files too
         raise UserError(f"{file}: cannot be read as an SBD inst file ({error})") from None
-    return instances, {number: int(category) for number, category in enumerate(categories, start=1)}
+    return instances, classes

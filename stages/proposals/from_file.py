@@ -7,7 +7,6 @@ entries are, and then each image's best ones.
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +19,7 @@ from stages.labels import rle
 from stages.labels.coco import Entry
 from stages.proposals.segments import Proposals, from_rles
 from stages.runtime.errors import UserError, summarise
+from stages.runtime.files import STRICT, is_finite
 
 _CHUNK = 1 << 20
 _LARGEST_ENTRY = 64 << 20
@@ -48,7 +48,7 @@ def files(path: Path) -> list[Path]:
         UserError: nothing is there.
     """
     if path.is_dir():
-        found = sorted(path.glob("*.json"))
+        found = sorted(item for item in path.glob("*.json") if item.is_file())
         if not found:
             raise UserError(f"{path}: no .json file in this folder; proposals.source names COCO results")
         return found
@@ -119,7 +119,7 @@ def read_image(image: Entry, places: Sequence[Place], limit: int) -> tuple[Propo
             break
         with open(place.path, "rb") as file:
             file.seek(place.start)
-            entry = json.loads(file.read(place.end - place.start))
+            entry = STRICT.decode(file.read(place.end - place.start).decode("utf-8"))
         try:
             mask = rle.from_segmentation(entry["segmentation"], image["height"], image["width"])
         except ValueError as error:
@@ -141,7 +141,7 @@ def entries(path: Path) -> Iterator[tuple[int, int, object]]:
     Raises:
         UserError: the file is no JSON list; the place is named.
     """
-    decoder, start = json.JSONDecoder(), 0
+    decoder, start = STRICT, 0
     # One character per byte, so that places in the text are places in the file; the texts that matter are ASCII.
     with open(path, encoding="latin-1", newline="") as file:
         window = _Window(file.read)
@@ -207,12 +207,22 @@ def _decode(window: _Window, decoder: json.JSONDecoder, path: Path) -> object:
     while True:
         try:
             value, end = decoder.raw_decode(window.text, window.at)
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise _broken(path, window.place, "lists or objects are nested too deeply") from None
+        except ValueError as error:  # also a number of thousands of digits, a key given twice, NaN
+            if not isinstance(error, json.JSONDecodeError):
+                raise _broken(path, window.place, str(error)) from None
             wrong = _broken(path, window.before + error.pos, error.msg)
             if len(window.text) - window.at > _LARGEST_ENTRY or not window.more(size):
                 raise wrong from None
             size *= 2
             continue
+        piece = window.text[window.at:end]
+        try:
+            if not piece.isascii():
+                piece.encode("latin-1").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _broken(path, window.place + error.start, "not UTF-8") from None
         window.at = end
         return value
 
@@ -228,6 +238,6 @@ def _problem(entry: object) -> str:
     number, score = entry.get("image_id"), entry.get("score")
     if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 1 << 63:
         return f"image_id: a whole number was expected, found {number!r:.40}"
-    if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
+    if not is_finite(score):
         return f"score: a finite number was expected, found {score!r:.40}"
     return "" if "segmentation" in entry else "there is no segmentation"

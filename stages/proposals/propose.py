@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.labels.coco import Entry
+from stages.labels.coco import Entry, read_coco
 from stages.labels.images import read_rgb
 from stages.proposals import from_file, hierarchy
 from stages.proposals.hierarchy import Map
@@ -25,7 +25,7 @@ from stages.proposals.provider import RECORD
 from stages.proposals.settings import ProposalSettings
 from stages.runtime import layout
 from stages.runtime.errors import UserError, summarise
-from stages.runtime.files import read_json, read_npz, write_json
+from stages.runtime.files import read_npz, write_json
 from stages.runtime.parallel import map_images
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
@@ -65,7 +65,7 @@ def main(params: Path) -> None:
 
 def all_images() -> list[Entry]:
     """The images of train and val, each once, by id."""
-    return sorted({image["id"]: image for path in layout.WEAK.values() for image in read_json(path)["images"]}.values(),
+    return sorted({image["id"]: image for path in layout.WEAK.values() for image in read_coco(path)["images"]}.values(),
                   key=lambda image: image["id"])
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stages.labels.rle import GROUPS
+
 
 def unpack(text: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Packed counts of K masks -> their run lengths, the background's first.
@@ -30,6 +32,26 @@ def unpack(text: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values -= negative * (np.int64(1) << (5 * (place[last] + 1)))
     run_ends = np.cumsum(last)[np.asarray(ends, np.int64) - 1] if len(ends) else np.zeros(0, np.int64)
     return _undo_differences(values, run_ends), run_ends
+
+
+def fill(text: np.ndarray, ends: np.ndarray, pixels: int) -> bool:
+    """Whether the strings of K masks are such strings, and the runs of each are the pixels of its image.
+
+    Args:
+        text, ends: as for :func:`unpack`.
+        pixels: of the image.
+    """
+    codes = text.astype(np.int64) - 48
+    if not len(ends):
+        return not len(codes)
+    last = (codes & 32) == 0
+    if codes.min() < 0 or codes.max() > 63 or not last[np.asarray(ends, np.int64) - 1].all():
+        return False
+    if np.diff(np.flatnonzero(last), prepend=-1).max() > GROUPS:
+        return False
+    lengths, run_ends = unpack(text, ends)
+    first = np.concatenate([[0], run_ends[:-1]])
+    return bool(lengths.min() >= 0 and (np.add.reduceat(lengths, first) == pixels).all())
 
 
 def pack(runs: np.ndarray, run_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ K strings of COCO's packed run lengths one after the other; ``ends`` (K,) int64,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -206,12 +206,27 @@ def read_proposals(folder: Path, image: Entry) -> Proposals:
     if missing:
         raise UserError(f"{path}: holds no {', '.join(sorted(missing))}: not a file of proposals; "
                         f"delete its folder and run `dvc repro` again")
-    ends, sizes = stored["ends"], np.diff(stored["ends"], prepend=0)
-    if len(stored["scores"]) != len(ends) or (sizes <= 0).any() or sizes.sum() != len(stored["counts"]):
+    if not _fit(stored):
         raise UserError(f"{path}: scores, counts and ends do not fit each other: the file is damaged; delete its "
                         f"folder and run `dvc repro` again")
     height, width = (int(side) for side in stored["size"])
     if (height, width) != (image["height"], image["width"]):
         raise UserError(f"{path}: proposals of an image of {width} x {height} px, image {image['id']} has "
                         f"{image['width']} x {image['height']}; delete its folder and run `dvc repro` again")
-    return Proposals((height, width), stored["scores"], stored["counts"], stored["ends"])
+    found = Proposals((height, width), stored["scores"], stored["counts"], stored["ends"])
+    if not runs.fill(found.counts, found.ends, height * width):
+        raise UserError(f"{path}: masks that do not fill their image: the file is damaged; delete its folder and run "
+                        f"`dvc repro` again")
+    return found
+
+
+def _fit(stored: Mapping[str, np.ndarray]) -> bool:
+    """Whether the arrays of a file are of their kinds, and as long as each other asks for."""
+    size, scores, counts, ends = (stored[name] for name in ("size", "scores", "counts", "ends"))
+    if size.shape != (2,) or any(values.dtype.kind not in "iu" for values in (size, ends)) or counts.dtype != np.uint8:
+        return False
+    if scores.dtype.kind != "f" or scores.ndim != 1 or scores.shape != ends.shape or counts.ndim != 1:
+        return False
+    sizes = np.diff(ends.astype(np.int64), prepend=0)
+    return bool(np.isfinite(scores).all() and (sizes > 0).all() and sizes.sum() == len(counts)
+                and (ends[-1:] == len(counts)).all())

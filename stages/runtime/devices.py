@@ -38,11 +38,27 @@ def _found(device: str) -> torch.device:
         wanted = torch.device(device)
         if wanted.type == "cuda" and shared:
             return _own_gpu()
+        if wanted.type not in ("cpu", "cuda", "mps"):  # "meta", for one, holds no numbers
+            raise RuntimeError("no device that computes here")
         torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # torch asks the driver, which raises what it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"runtime.device: {device!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
     return wanted
+
+
+def check_count(processes: int) -> None:
+    """Refuse more processes than this machine has GPUs, each of which gets one.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    count = torch.cuda.device_count()
+    if processes > count:
+        raise UserError(f"runtime.processes: {processes} processes, but {count} GPUs on this machine; use at most "
+                        f"{count}, or runtime.device: cpu")
 
 
 def _own_gpu() -> torch.device:

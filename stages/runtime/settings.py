@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
@@ -14,6 +15,9 @@ from pydantic_core import ErrorDetails
 
 from stages.runtime.errors import UserError, summarise
 
+LONGEST_NUMBER = 80
+"""Characters of a number: of 64 binary digits there are more than of any other."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and a key that it does not know is an error."""
@@ -23,11 +27,24 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values_as_numbers(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and info.field_name is not None:
+        if isinstance(value, (bool, str)) and info.field_name is not None:
             options = set(_options(cls.model_fields[info.field_name].annotation))
-            if options & {int, float} and bool not in options:
+            if isinstance(value, bool) and options & {int, float} and bool not in options:
                 raise ValueError("input should be a number")
+            if isinstance(value, str) and options <= {int, float} and len(value) > LONGEST_NUMBER:
+                raise ValueError("input should be a number")  # of hundreds of digits, which no float holds
+        if isinstance(value, str) and not _is_plain(value):
+            raise ValueError("a text that can name a file was expected: no null character, no half of a character, at "
+                             "most 255 bytes between slashes")
         return value
+
+
+def _is_plain(text: str) -> bool:
+    """Whether the file system can be asked for a text: most are paths, and no other is so long."""
+    try:
+        return "\0" not in text and len(text) < 4096 and all(len(part.encode()) <= 255 for part in text.split("/"))
+    except UnicodeEncodeError:
+        return False
 
 
 class RuntimeSettings(Settings):
@@ -70,6 +87,10 @@ class TrainingSettings(Settings):
                                                      "own, on GPUs (not in the papers)")
 
 
+MOST_VALUES = 100_000
+"""Values of a settings file."""
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: YAML would silently keep the last."""
 
@@ -85,6 +106,44 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number that can be printed: of hexadecimal digits Python reads any number, and prints 4300."""
+        if len(self.construct_scalar(node)) > LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of more than {LONGEST_NUMBER} characters", node.start_mark)
+        value = self.construct_yaml_int(node)
+        if abs(value) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "a whole number beyond 64 bits", node.start_mark)
+        return value
+
+    def content(self) -> Any:
+        """The document.
+
+        Aliases are references, and so lists of lists of them are small in the file and without end when they are
+        written out: what they stand for counts each time.
+        """
+        node = self.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}, set()) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"aliases (*) stand for more than {MOST_VALUES} values, or for themselves", node.start_mark)
+        return self.construct_document(node)
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _UniqueKeyLoader.construct_int)
+
+
+def _written_out(node: yaml.Node, known: dict[int, float], above: set[int]) -> float:
+    """How many values a node has with all aliases written out; infinite where one stands within itself."""
+    if id(node) in above:
+        return math.inf
+    if id(node) not in known:
+        items = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_written_out(part, known, above | {id(node)}) for part in parts)
+    return known[id(node)]
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping.
@@ -94,7 +153,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = _UniqueKeyLoader(path.read_text(encoding="utf-8")).get_single_data()
+        content = _UniqueKeyLoader(path.read_text(encoding="utf-8")).content()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; copy one from pipelines/presets/") from None
     except UnicodeDecodeError:
@@ -119,6 +178,12 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     """A hint with the closest allowed spelling, or an empty string."""
     close = difflib.get_close_matches(str(word), [str(item) for item in allowed], n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shortened(value: object, most: int = 200) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _options(kind: object) -> list[object]:
@@ -187,7 +252,7 @@ def _sentences(path: Path, section: str, kind: object, errors: Sequence[ErrorDet
             continue  # pydantic counts only the items that are right
         location, fields = _locate(kind, error["loc"])
         silent = error["type"] in ("extra_forbidden", "missing") or (not location and isinstance(error["input"], dict))
-        shown = "" if silent else f", found {'nothing' if error['input'] is None else repr(error['input'])}"
+        shown = "" if silent else f", found {'nothing' if error['input'] is None else shortened(error['input'])}"
         messages, _ = found.setdefault(".".join([section, *location]), ([], f"{shown}{_hint(error)}"))
         messages.append(_message(error, location, fields))
     return [f"{path}: {key}: {', or '.join(dict.fromkeys(messages))}{rest}" for key, (messages, rest) in found.items()]

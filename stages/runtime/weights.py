@@ -61,7 +61,15 @@ def load_weights(path: Path, module: nn.Module, name: str | None = None, without
     problems += [f"{key} is unknown" for key in state if key not in own]
     problems += [f"{key} has the shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in own
                  if key in state and state[key].shape != own[key].shape]
+    problems += [f"{key} is of {state[key].dtype} and {state[key].layout}, not {own[key].dtype} and {own[key].layout}"
+                 for key in own if key in state and not _alike(state[key], own[key])]
     if problems:
         raise UserError(f"{path}: does not fit the network that the settings ask for ({len(problems)} differences: "
                         f"{'; '.join(problems[:3])}); {remedy}")
     module.load_state_dict(state, strict=False)
+
+
+def _alike(stored: Tensor, own: Tensor) -> bool:
+    """Whether numbers can be taken over; halves of floats may, parts of complex or sparse ones not."""
+    return stored.layout == own.layout and stored.is_floating_point() == own.is_floating_point() \
+        and stored.is_complex() == own.is_complex()

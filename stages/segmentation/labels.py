@@ -11,8 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from stages.labels.images import label_picture
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 
@@ -55,17 +55,13 @@ def read_indices(path: str | Path, size: tuple[int, int], table: np.ndarray) -> 
     Raises:
         UserError: missing, damaged, more than one channel, another size, or values that are no category.
     """
-    try:
-        with Image.open(path) as picture:
-            values = np.array(picture)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such label map; one PNG per image was expected, named by the image's id in twelve "
-                        f"digits") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a PNG ({error})") from None
-    if values.shape != tuple(size) or values.dtype.kind not in "iub":
-        raise UserError(f"{path}: a map of category ids with {size[1]} x {size[0]} pixels, as its image has, and one "
-                        f"channel was expected, found an array of shape {values.shape} and type {values.dtype}")
+    missing = "no such label map; one PNG per image was expected, named by the image's id in twelve digits"
+    with label_picture(path, missing) as picture:
+        if picture.size != (size[1], size[0]) or len(picture.getbands()) > 1 or picture.mode == "F":
+            raise UserError(f"{path}: a map of category ids with {size[1]} x {size[0]} pixels, as its image has, and "
+                            f"one channel was expected, found {picture.width} x {picture.height} pixels of mode "
+                            f"{picture.mode}")
+        values = np.array(picture)
     values = values.astype(np.int64)
     indices = table[np.clip(values, 0, _UNDECIDED_WIDE)]
     indices[(values < 0) | (values > _UNDECIDED_WIDE)] = _UNKNOWN

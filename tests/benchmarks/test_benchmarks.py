@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    grabcut,
     grouping,
     instance_crf,
     instance_map,
@@ -80,6 +81,14 @@ def test_references_of_the_point_retrieval_agree():
         assert np.linalg.norm(ours()() - expected) / np.linalg.norm(expected) < 1e-5
 
 
+def test_grabcut_bounds_its_view():
+    shrunk, whole = (grabcut.cut(400, longest)() for longest in (192, 640))
+    assert shrunk.shape == whole.shape == (480, 640)
+    assert 0.9 < (shrunk & whole).sum() / (shrunk | whole).sum() < 1
+    assert 0.3 * 400 ** 2 < whole.sum() < 0.7 * 400 ** 2  # the ellipse, not the box
+    assert (grabcut.cut(40, 192)() == grabcut.cut(40, 640)()).all()
+
+
 def test_references_of_wise_agree():
     size = {"height": 40, "width": 52, "classes": 5, "points": 8}
     for name in ("trained", "early"):
@@ -140,6 +149,6 @@ def test_unknown_name(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "nothing"])
     with pytest.raises(SystemExit):
         run.main()
-    assert ("there are dense_crf, grouping, instance_crf, instance_map, irnet_image, lcfcn, mean_field, "
+    assert ("there are dense_crf, grabcut, grouping, instance_crf, instance_map, irnet_image, lcfcn, mean_field, "
             "point_retrieval, proposals, random_walk, refined_labels"
             in capsys.readouterr().err)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from pipelines import check
+from pipelines import check, networks
 from pipelines.settings import METHODS, load_params
 from pipelines.workspace import changed
 from stages.detector import engines
@@ -30,6 +31,12 @@ def clone(tmp_path, monkeypatch):
         return Path("params.yaml")
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def answering_servers(monkeypatch):
+    """Whether a test passes must not depend on a network."""
+    monkeypatch.setattr(networks, "_answers", lambda server: True)
 
 
 def _refused(params):
@@ -167,6 +174,28 @@ def test_a_missing_engine_is_one_line_with_its_command(clone, monkeypatch):
 
 def test_an_impossible_device(clone):
     assert _refused(clone({"runtime.device": "gpu"})).startswith("runtime.device: 'gpu' cannot be used here")
+
+
+def test_more_processes_than_the_machine_has(clone, monkeypatch):
+    monkeypatch.setattr(check.os, "cpu_count", lambda: 4)
+    assert "runtime.processes: 5 training processes on 4 cores" in _refused(clone({"runtime.processes": 5}))
+    from stages.runtime import devices
+
+    monkeypatch.setattr(devices, "resolve", lambda device: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
+    assert "runtime.processes: 3 processes, but 2 GPUs" in _refused(clone({"runtime.processes": 3}))
+
+
+def test_a_folder_without_write_access(clone, monkeypatch):
+    Path("metrics").mkdir()
+    allowed = check.os.access
+    monkeypatch.setattr(check.os, "access", lambda path, mode: Path(path) != Path("metrics") and allowed(path, mode))
+    assert "metrics: this user may not write there" in _refused(clone())
+
+
+def test_a_network_that_cannot_be_made(clone):
+    message = _refused(clone({"irnet.classifier.backbone.name": "resnet_fifty"}))
+    assert message.startswith("irnet.classifier: backbone 'resnet_fifty'")
 
 
 def test_a_disk_that_is_too_small(clone, monkeypatch, capsys):

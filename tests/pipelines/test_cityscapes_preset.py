@@ -34,7 +34,8 @@ def workspace(tmp_path_factory) -> Path:
              for key, value in PRESET["annotations"]["tag_crops"].items()}
     params = changed(PRESET, {"dataset.root": "cityscapes", "dataset.train": "train+train_extra",
                               "dataset.allow_empty_classes": True, "annotations.tag_crops": crops,
-                              "runtime.workers": 1, "detector.engine": "torchvision"})
+                              "runtime.workers": 1, "panoptic.network.backbone.weights": "none",
+                              "panoptic.classifier.backbone.weights": "none", "detector.engine": "torchvision"})
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     with working_in(folder), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         for stage in (check, prepare, annotate):

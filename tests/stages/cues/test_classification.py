@@ -176,9 +176,9 @@ def test_things_only_or_things_and_stuff(things_only, wanted, folder, tmp_path, 
                                    inserted={"layer4": torch.nn.Conv2d(16, 16, 1)})
     assert training.samples.sample(0, np.random.default_rng(0))["target"].tolist() == [
         float(category in (3, 11)) for category in wanted]
-    assert [group["lr"] for group in training.groups] == [0.05, 0.2]
+    assert [group["lr"] for group in training.groups] == [0.2, 0.05]
     grouped = [id(value) for group in training.groups for value in group["params"]]
-    assert sorted(grouped) == sorted(id(value) for value in training.model.parameters())
+    assert sorted(grouped) == sorted(id(value) for value in training.model.parameters() if value.requires_grad)
     training.model.eval()
     training.finish(tmp_path)
     assert json.loads((tmp_path / "classifier.json").read_text())["category_ids"] == wanted

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from stages.evaluation.evaluate import main
@@ -94,6 +97,28 @@ def test_predictions_that_do_not_fit(workspace):
     write_json(layout.predictions("irnet"), [{"image_id": 999, "category_id": 2, "segmentation": {}, "score": 1}])
     with pytest.raises(UserError, match="image_id 999 is not in"):
         main(workspace / "params.yaml")
+
+
+@pytest.mark.parametrize(("path", "change", "message"), [
+    (layout.predictions("irnet"), lambda c: c.append(3), "entry [0-9]+: an object was expected, found 3"),
+    (layout.predictions("irnet"), lambda c: c[0].update(image_id=[1]), r"image_id \[1\] is not in"),
+    (layout.predictions("irnet"), lambda c: c[0].update(category_id={}), "category_id {} is not in"),
+    (layout.predictions("irnet"), lambda c: c[0].update(score="high"), "score and area must be numbers"),
+    (layout.predictions("irnet"), lambda c: c[0].update(score=10**400), "score and area must be numbers"),
+    (layout.TRUTH["val"], lambda c: c["annotations"][0].pop("area"), "segmentation and area were expected"),
+    (layout.TRUTH["val"], lambda c: c["images"][0].update(neg_category_ids=3), "must be a list of category ids"),
+    (layout.TRUTH["val"], lambda c: c.update(info=[]), "info: an object was expected"),
+    (Path("metrics/reference.json"), lambda c: c.update(key=3), "figures of runs with method: masks were expected"),
+    (Path("metrics/reference.json"), lambda c: c.update(key={"voc": {"AP50": "x"}}), "delete the file"),
+])
+def test_what_was_edited(workspace, path, change, message):
+    content = read_json(path) if path.exists() else {}
+    change(content)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"(?s){path.name}.*{message}"):
+        main(workspace / "params.yaml")
+    assert not (workspace / "metrics/evaluate.json").exists()
 
 
 def test_mistyped_setting(workspace):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stages.evaluation.headline import headline_of_labels
 from stages.evaluation.inputs import Truth
@@ -178,6 +179,43 @@ def test_agrees_with_torchmetrics(tmp_path, seed):
     found = measure_panoptic(write(tmp_path, truth, predictions), truth, ONE)["all"]
     assert [found[name] for name in ("PQ", "SQ", "DQ")] == pytest.approx(
         [100 * value for value in metric.compute().tolist()], abs=1e-2)
+
+
+def test_detectron2_reads_the_same(tmp_path):
+    """Truth and output through Detectron2's reader of COCO panoptic, counted plainly: the same figures."""
+    coco_panoptic = pytest.importorskip("detectron2.data.datasets.coco_panoptic")
+    random = np.random.default_rng(20)
+    truths, predictions = zip(*(random_scene(random) for _ in range(4)), strict=True)
+    truth = truth_of(list(truths))
+    (tmp_path / "true").mkdir()
+    true_path = tmp_path / "true/panoptic.json"
+    write_panoptic(true_path, truth.images, CATEGORIES, [
+        write_segments(png_folder(true_path), image, segments, [
+            {"id": segment, "category_id": category, "iscrowd": crowd}
+            for segment, (category, crowd) in classes.items()])
+        for image, (segments, classes) in zip(truth.images, truths, strict=True)])
+    path = write(tmp_path, truth, list(predictions))
+    for number in range(1, 5):
+        (tmp_path / f"{number:012d}.jpg").write_bytes(b"")  # the reader looks whether the pictures are there
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    meta = {"thing_dataset_id_to_contiguous_id": {1: 1, 2: 2}, "stuff_dataset_id_to_contiguous_id": {7: 7, 9: 9}}
+    read = [coco_panoptic.load_coco_panoptic_json(str(file), str(tmp_path), str(png_folder(file)), meta)
+            for file in (true_path, path)]
+    maps = [[pixels_of(row["pan_seg_file_name"]) for row in rows] for rows in read]
+    trues = [(segments, {item["id"]: (item["category_id"], item["iscrowd"]) for item in row["segments_info"]})
+             for segments, row in zip(maps[0], read[0], strict=True)]
+    found = [(segments, {item["id"]: item["category_id"] for item in row["segments_info"]}, {})
+             for segments, row in zip(maps[1], read[1], strict=True)]
+    assert any(crowd for _, classes in trues for _, crowd in classes.values())
+    assert all(item["isthing"] == (item["category_id"] < 3) for row in read[1] for item in row["segments_info"])
+    measured = measure_panoptic(path, truth, ONE)
+    for group, classes in (("all", {1, 2, 7, 9}), ("things", {1, 2}), ("stuff", {7, 9})):
+        assert measured[group] == pytest.approx(plain_quality(trues, found, classes), abs=1e-3)
+
+
+def pixels_of(png) -> np.ndarray:
+    """Segment ids (H, W) of a panoptic PNG, by the format's formula."""
+    return np.asarray(Image.open(png).convert("RGB")).astype(int) @ np.array([1, 256, 256 ** 2])
 
 
 def coloured(torch, segments, classes):

@@ -123,6 +123,31 @@ def test_not_coco(tmp_path, change, message):
     assert "wrong.json" in str(error.value)
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c.update(info=None), "info: an object was expected"),
+    (lambda c: c["images"][0].update(void={"size": [1, 1], "counts": "1"}), "image 7, void: RLE size"),
+    (lambda c: c["annotations"][0].update(score="x"), "score: a number was expected, found 'x'"),
+    (lambda c: c["annotations"][0].update(area=10**400), "area: a number was expected"),
+    (lambda c: c["annotations"][0].update(bbox=[1]), "bbox: four numbers"),
+    (lambda c: c["annotations"][0].update(input=3), "input: an object was expected"),
+    (lambda c: c["annotations"][0].update(input={"point": ["x", 1]}), "point: two numbers"),
+    (lambda c: c.update(weak=[{"id": 1, "image_id": 99, "category_id": 18}]), "annotation 1: unknown image_id 99"),
+    (lambda c: c.update(weak=3), "annotations: a list was expected"),
+    (lambda c: c.update(weak=[{"id": 1, "image_id": 7, "category_id": 18, "segmentation": {"size": [1]}}]),
+     "compressed"),
+])
+def test_contract(tmp_path, change, message):
+    wrong = content()
+    coco.write_instances(tmp_path / "a.json", wrong["images"], wrong["categories"], [])
+    wrong = json.loads((tmp_path / "a.json").read_text()) | {"annotations": content()["annotations"]}
+    for row in wrong["annotations"]:
+        row.pop("segmentation", None)
+    change(wrong)
+    (tmp_path / "a.json").write_text(json.dumps(wrong))
+    with pytest.raises(UserError, match=f"(?s)a.json.*{message}"):
+        coco.read_coco(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("wrong", [[], "text", None, 3])
 def test_not_an_object(wrong):
     with pytest.raises(UserError, match="not COCO JSON"):

@@ -1,5 +1,7 @@
 """Every colour mode becomes plain RGB."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,6 +93,23 @@ def test_exif(tmp_path, orientation):
 def test_large(tmp_path):
     Image.new("RGB", (1300, 700), (1, 2, 3)).save(tmp_path / "a.png")
     assert read_rgb(tmp_path / "a.png").shape == (700, 1300, 3)
+
+
+def test_16_bit_colour_tiff_tells_its_size_before_it_is_decoded(tmp_path):
+    def tiff(width, height, rows):
+        data = np.full((rows, 6, 3), 40_000, "<u2").tobytes()
+        tags = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, 3),
+                (278, 4, height), (279, 4, len(data))]
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+
+    (tmp_path / "small.tif").write_bytes(tiff(6, 4, 4))
+    header = read_header(tmp_path / "small.tif", 100)
+    assert (header.width, header.height, header.plain) == (6, 4, False)
+    assert read_rgb(tmp_path / "small.tif").shape == (4, 6, 3)
+    (tmp_path / "huge.tif").write_bytes(tiff(30_000, 30_000, 4))
+    with pytest.raises(UserError, match=r"huge\.tif: 30000 x 30000 pixels, more than dataset\.max_pixels, 2e\+08"):
+        read_header(tmp_path / "huge.tif", 2e8)
 
 
 def test_missing_broken_and_cut_files(tmp_path):

@@ -94,15 +94,23 @@ def test_defects_are_never_written(tmp_path):
 
 CASES = {
     "no list": (lambda content: content.pop("annotations"), "images, annotations and categories was expected"),
-    "no size": (lambda content: content["images"][0].pop("width"), "image 7: file_name, width and height are needed"),
+    "no size": (lambda content: content["images"][0].pop("width"), "image 7: width must be a whole number"),
     "no isthing": (lambda content: content["categories"][0].pop("isthing"), "category 3: isthing must be 0 or 1"),
-    "image twice": (lambda content: content["images"].append(content["images"][0]), "ids of their own"),
+    "image twice": (lambda content: content["images"].append(content["images"][0]), "image id 7: appears twice"),
     "unknown image": (lambda content: content["annotations"][0].update(image_id=8), "annotation of image 8: no such"),
     "outside": (lambda content: content["annotations"][0].update(file_name="../x.png"), "below the folder"),
     "absolute": (lambda content: content["annotations"][0].update(file_name="/x.png"), "below the folder"),
     "no segments": (lambda content: content["annotations"][0].pop("segments_info"), "must be a list of objects"),
     "id 0": (lambda content: content["annotations"][0]["segments_info"][0].update(id=0), "found 0"),
     "id twice": (lambda content: content["annotations"][0]["segments_info"][0].update(id=300), "appears twice"),
+    "image id of another type": (lambda content: content["images"][0].update(id=[7]), r"found '?\[7\]"),
+    "category without a name": (lambda content: content["categories"][0].pop("name"), "category 3: a name was"),
+    "category of another type": (lambda content: content["annotations"][0]["segments_info"][0].update(
+        category_id={}), "unknown category_id {}"),
+    "segment of another type": (lambda content: content["annotations"][0]["segments_info"][0].update(id=[1]),
+                                r"found \[1\]"),
+    "annotation of another type": (lambda content: content["annotations"][0].update(image_id={}), "image {}: no such"),
+    "score": (lambda content: content["annotations"][0]["segments_info"][0].update(score="x"), "must be numbers"),
     "crowd": (lambda content: content["annotations"][0]["segments_info"][0].update(iscrowd=2), "iscrowd must be 0 or"),
 }
 
@@ -134,4 +142,13 @@ def test_pngs_that_are_wrong(file):
         read_segments(path, (3, 4), info)
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
+        read_segments(path, (3, 4), info)
+
+
+def test_pngs_of_too_many_pixels_are_not_decoded(file, monkeypatch):
+    info = read_panoptic(file)["annotations"][0]["segments_info"]
+    path = png_folder(file) / "000000000007.png"
+    Image.new("RGB", (3000, 2000)).save(path)
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    with pytest.raises(UserError, match="an RGB PNG of 4 x 3 pixels was expected, found mode RGB and 3000 x 2000"):
         read_segments(path, (3, 4), info)

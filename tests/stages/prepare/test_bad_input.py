@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages.labels import rle
 from stages.runtime.errors import UserError
 
 
@@ -82,6 +83,12 @@ CASES = {
     "segmentation false": (lambda d: first(d).update(segmentation=False), ["neither polygons nor an RLE"]),
     "half a character": (lambda d: image(d).update(file_name="\ud800.png"), [r"image 11: the file_name .* half of a"]),
     "half a class": (lambda d: d.categories[0].update(name="a\udfff"), [r"category 4: the name .* half of a char"]),
+    "name of unfinished files": (lambda d: [
+        d.write(".weakmask-1.png", np.zeros((10, 12, 3), np.uint8)), image(d).update(file_name=".weakmask-1.png")],
+        ["image 11 .*names that begin with .weakmask- are those of unfinished files"]),
+    "name that grows too long": (lambda d: [
+        Image.new("L", (12, 10)).save(d.root / "images" / ("a" * 253 + ".p"), format="PNG"),
+        image(d).update(file_name="a" * 253 + ".p")], ["image 11 .*converted to PNG it needs a longer name"]),
     "long name": (lambda d: image(d).update(file_name="a" * 300 + ".png"), ["image 11 .*name too long"]),
     "category id": (lambda d: [d.categories[0].update(id=70_000),
                                [a.update(category_id=70_000) for part in (d.train, d.val) for a in part["annotations"]
@@ -89,6 +96,13 @@ CASES = {
                     [r"category 70000 \('cat'\) does not fit into semantic label pictures", "from 1 to 65534"]),
     "thing and stuff": (lambda d: d.val.update(categories=[{**d.categories[0], "isthing": 0}, d.categories[1]]),
                         [r"instances_val\.json: category 4 \('cat'\) has isthing 0, in the training file 1"]),
+    "polygon of endless numbers": (lambda d: first(d).update(segmentation=[[0, 0, 10**400, 0, 5, 5]]),
+                                   ["annotation 110: a polygon is not a list of numbers"]),
+    "box of endless numbers": (lambda d: first(d).update(bbox=[0, 0, 10**400, 3]),
+                               ["annotation 110: bbox: four numbers"]),
+    "id beyond 64 bits": (lambda d: image(d).update(id=2**63),
+                          ["image number 1: an object with a whole number .* 2.63"]),
+    "value of 5,000 characters": (lambda d: first(d).update(category_id="x" * 5000), ["category_id 'x{79}$"]),
     "segmentation": (lambda d: first(d).update(segmentation="x"), ["neither polygons nor an RLE"]),
     "no images": (lambda d: d.train.update(images=[], annotations=[]),
                   [r"instances_train\.json: no usable image for train"]),
@@ -174,3 +188,21 @@ def test_old_data_stay_when_the_new_are_bad(coco_root, desk):
     with pytest.raises(UserError):
         desk.prepare(kind="coco", root=str(coco_root.root))
     assert Path("data/dataset/train_truth.json").read_bytes() == before
+
+
+def test_empty_runs_do_not_cut_a_mask(coco_root, desk):
+    # 12 columns of 10: two columns, split in two by an empty run of the background.
+    first(coco_root).update(segmentation={"size": [10, 12], "counts": [10, 5, 0, 15, 90]}, bbox=[1, 0, 2, 10])
+    coco_root.save()
+    row = desk.prepare(kind="coco", root=str(coco_root.root))["train"]["annotations"][0]
+    assert row["area"] == 20 and row["bbox"] == [1, 0, 2, 10]
+    assert rle.unpack_counts(row["segmentation"]["counts"]) == [10, 20, 90]
+
+
+@pytest.mark.parametrize("content", [b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n" + b"\2" * 5000,
+                                     b"PF\n30000 30000\n-1.0\n" + b"\0" * 5000])
+def test_formats_that_tell_their_size_too_late(coco_root, desk, content):
+    (coco_root.root / "images/11.png").write_bytes(content)
+    coco_root.save()
+    with pytest.raises(UserError, match=r"image 11 \(11\.png\): .*11\.png: (not an image|30000 x 30000 pixels, more)"):
+        desk.prepare(kind="coco", root=str(coco_root.root))

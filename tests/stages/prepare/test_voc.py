@@ -110,6 +110,18 @@ CASES = {
                    "a palette PNG was expected, found mode RGB"),
     "other size": (lambda r: save_inst(r / "SBD/dataset/inst/2008_000001.mat", np.ones((5, 5), np.uint8), [1]),
                    "masks of 5 x 5 pixels, the image has 6 x 4"),
+    "numbers in a line": (lambda r: save_inst(r / "SBD/dataset/inst/2008_000001.mat", np.array("x"), [1]),
+                          "2008_000001.mat: (masks of|cannot be read)"),
+    "parts of numbers": (lambda r: save_inst(r / "SBD/dataset/inst/2008_000001.mat", np.full((4, 6), np.nan), [1]),
+                         "cannot be read as an SBD inst file .*whole"),
+    "HDF5 of MATLAB 7.3": (lambda r: (r / "SBD/dataset/inst/2008_000001.mat").write_bytes(
+        b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + b"\0" * 400), "cannot be read as an SBD inst file"),
+    "list of bytes": (lambda r: (r / "VOC2012/ImageSets/Segmentation/val.txt").write_bytes(b"2007\xff"),
+                      r"val.txt: not a UTF-8 text file .byte 4"),
+    "list is a folder": (lambda r: ((r / "VOC2012/ImageSets/Segmentation/val.txt").unlink(),
+                                    (r / "VOC2012/ImageSets/Segmentation/val.txt").mkdir()), "val.txt: cannot be read"),
+    "long name": (lambda r: (r / "VOC2012/ImageSets/Segmentation/val.txt").write_text("x" * 300),
+                  "is no name of an im"),
     "unknown class": (lambda r: save_inst(r / "SBD/dataset/inst/2008_000001.mat", (OBJECTS == 1) * 1, [21]),
                       "object 1 has no class from 1 to 20"),
     "no class": (no_class, "object 1 has no class from 1 to 20"),
@@ -123,6 +135,12 @@ def test_bad_input(root, desk, case):
     with pytest.raises(UserError, match=message):
         prepare(root, desk)
     assert not (desk.folder / "data").exists()
+
+
+def test_lists_with_a_byte_order_mark(root, desk):
+    path = root / "VOC2012/ImageSets/Segmentation/val.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [image["id"] for image in prepare(root, desk)["val"]["images"]] == [2007000033]
 
 
 def test_names_without_numbers(root, desk):

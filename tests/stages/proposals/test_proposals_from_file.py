@@ -7,6 +7,7 @@ import pytest
 
 from stages.labels import rle
 from stages.proposals import from_file
+from stages.proposals.segments import read_proposals
 from stages.runtime.errors import UserError
 
 IMAGE = {"id": 3, "width": 8, "height": 6, "file_name": "3.png"}
@@ -108,7 +109,7 @@ def test_broken_json(results, text, message):
 @pytest.mark.parametrize(("change", "message"), [
     ({"image_id": "3"}, "image_id: a whole number was expected, found '3'"), ({"image_id": True}, "found True"),
     ({"image_id": 1 << 70}, "image_id"), ({"score": None}, "score: a finite number was expected, found None"),
-    ({"score": float("nan")}, "found nan"), ({"score": "high"}, "found 'high'")])
+    ({"score": "high"}, "found 'high'")])
 def test_entries_that_are_no_results(results, change, message):
     path = results([entry(square(0, 0), 0.1), {**entry(square(0, 0), 0.1), **change}])
     with pytest.raises(UserError, match=message) as error:
@@ -138,3 +139,45 @@ def test_nothing_there(tmp_path):
         from_file.files(tmp_path / "none.json")
     with pytest.raises(UserError, match=r"no \.json file"):
         from_file.files(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("[" * 100_000, "byte 1: lists or objects are nested too deeply"),
+    ('[{"image_id": ' + "9" * 5000 + "}]", "byte 1: Exceeds the limit"),
+    ('[{"image_id": 3, "image_id": 4, "score": 1, "segmentation": []}]', "the key 'image_id' appears twice"),
+    ('[{"image_id": 3, "score": NaN, "segmentation": []}]', "NaN is no number that JSON has"),
+    ('[{"image_id": 3, "score": 1' + "0" * 400 + ', "segmentation": []}]', "score: a finite number was expected"),
+])
+def test_what_no_json_holds(results, content, message):
+    with pytest.raises(UserError, match=message):
+        read(results(content))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "results.json"
+    content = json.dumps([entry(square(0, 0), 0.5, note="x")]).encode()
+    path.write_bytes(content.replace(b'"x"', '"é"'.encode()))
+    assert len(read(path)[0][3][0]) == 1
+    path.write_bytes(content.replace(b'"x"', b'"\xff"'))
+    place = content.index(b'"x"') + 1
+    with pytest.raises(UserError, match=rf"results.json: not valid JSON .byte {place}: not UTF-8"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("counts", lambda values: values + 100), ("counts", lambda values: values[::-1]),
+    ("counts", lambda values: values.astype(float)), ("counts", lambda values: values[:-1]),
+    ("ends", lambda values: values[::-1]), ("ends", lambda values: values.astype(float)),
+    ("ends", lambda values: values + 1), ("ends", lambda values: np.array(3)), ("scores",
+                                                                                lambda values: values * np.nan),
+    ("scores", lambda values: values.astype(str)), ("scores", lambda values: values[None]),
+    ("size", lambda values: values[:1]), ("size", lambda values: np.array(["a", "b"])),
+])
+def test_stored_proposals_that_were_damaged(tmp_path, results, name, change):
+    found, _ = read(results([entry(square(0, 0), 0.5), entry(square(2, 1), 0.25)]))
+    arrays = found[3][0].arrays()
+    np.savez(tmp_path / "000000000003.npz", **arrays)
+    assert read_proposals(tmp_path, IMAGE).areas.tolist() == [9, 9]
+    np.savez(tmp_path / "000000000003.npz", **{**arrays, name: change(arrays[name])})
+    with pytest.raises(UserError, match=r"000000000003\.npz: .*delete its folder and run `dvc repro` again"):
+        read_proposals(tmp_path, IMAGE)

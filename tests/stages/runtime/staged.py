@@ -25,7 +25,8 @@ def clone(folder: Path) -> Path:
     fingerprint.CODE = folder.resolve()
     file = fingerprint.CODE / "pipelines" / "method" / "stage.py"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("ONE = 1\n")
+    if not file.exists():  # two ranks come here, and one would read what the other has just emptied
+        file.write_text("ONE = 1\n")
     return file
 
 

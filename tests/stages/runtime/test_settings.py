@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field, model_validator
 
 from stages.runtime.errors import UserError
-from stages.runtime.settings import RuntimeSettings, Settings, load_settings, nearest, read_yaml
+from stages.runtime.settings import RuntimeSettings, Settings, load_settings, nearest, read_yaml, validate
 
 
 class Inner(Settings):
@@ -134,6 +134,17 @@ def test_very_many_mistakes_are_counted(message):
     assert found.endswith("... and 15 more")
 
 
+BOMB = "[&a [x,x,x,x,x,x,x,x,x], " + ", ".join(
+    f"&{after} [{','.join([f'*{before}'] * 9)}]" for before, after in zip("abcdefg", "bcdefgh", strict=True)) + "]"
+
+
+@pytest.mark.parametrize("value", ["a" * 300, "x/" + "ü" * 130, "a\0b", "\ud800", "a/" * 3000])
+def test_texts_that_no_file_can_be_named_by(value):
+    with pytest.raises(UserError, match="runtime.device: a text that can name a file was expected.*found '") as error:
+        validate("params.yaml", {"runtime": {"device": value}}, {"runtime": RuntimeSettings})
+    assert len(str(error.value)) < 600
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     ("", "params.yaml: a mapping of sections was expected, found an empty file"),
     ("# only a comment\n", "found an empty file"),
@@ -142,7 +153,11 @@ def test_very_many_mistakes_are_counted(message):
     ("day: 2024-13-45\n", "params.yaml: a value cannot be read (month must be in 1..12); put texts into quotes"),
     ("x: " + "[" * 3000 + "]" * 3000, "params.yaml: a value cannot be read"),
     ("seed: !!python/object:os.system x\n", "params.yaml (line 1, column 7): could not determine a constructor"),
-    ("seed: " + "9" * 5000 + "\n", "params.yaml: a value cannot be read (Exceeds the limit"),
+    ("seed: " + "9" * 5000 + "\n", "params.yaml (line 1, column 7): a number of more than 80 characters"),
+    ("seed: 0x" + "f" * 5000 + "\n", "params.yaml (line 1, column 7): a number of more than 80 characters"),
+    ("seed: 9223372036854775808\n", "params.yaml (line 1, column 7): a whole number beyond 64 bits"),
+    ("a: &a [*a]\n", "params.yaml (line 1, column 1): aliases (*) stand for more than 100000 values, or"),
+    (f"a: {BOMB}\n", "aliases (*) stand for more than 100000 values"),
     ("seed: 1\nseed: 2\n", "params.yaml (line 2, column 1): key 'seed' appears twice"),
     ("outer:\n  epochs: 1\n  flip: true\n  epochs: 2\n", "params.yaml (line 4, column 3): key 'epochs' appears twice"),
     ("outer: [1\n", "params.yaml (line 2, column 1):"),

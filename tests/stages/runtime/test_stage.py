@@ -56,6 +56,11 @@ def test_an_error_of_the_user_is_one_line(tmp_path):
     assert _run(tmp_path, "--params", "other.yaml").stderr == "error: other.yaml: seed: missing\n"
 
 
+def test_no_control_character_reaches_the_terminal(tmp_path):
+    _write_stage(tmp_path, "    raise UserError('a\\x1b[2J\\rb\\ud800.png: no such image\\n  - second')")
+    assert _run(tmp_path).stderr == "error: a\\x1b[2J\\rb\\ud800.png: no such image\n  - second\n"
+
+
 def test_a_defect_shows_its_traceback(tmp_path):
     _write_stage(tmp_path, "    raise KeyError('ours')")
     result = _run(tmp_path)

@@ -42,6 +42,8 @@ def test_weights_that_are_kept_elsewhere_are_left_out(tmp_path, network):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda state: state.pop("0.bias"), "0.bias is missing"),
     (lambda state: state.update(more=torch.zeros(1)), "more is unknown"),
+    (lambda state: state.update({"0.bias": torch.zeros(4, dtype=torch.complex64)}), "0.bias is of torch.complex64"),
+    (lambda state: state.update({"0.bias": torch.zeros(4, dtype=torch.int64)}), "0.bias is of torch.int64 and"),
     (lambda state: state.update({"0.bias": torch.zeros(5)}), r"0.bias has the shape \(5,\), not \(4,\)"),
 ])
 def test_what_does_not_fit_is_named(tmp_path, network, change, message):
@@ -76,3 +78,13 @@ def test_a_teacher_is_the_average_and_stays_in_evaluation(network):
         teacher.follow(network)
     torch.testing.assert_close(teacher.network[0].weight, network[0].weight)
     assert int(teacher.steps) == 61
+
+
+def test_sparse_weights_are_refused_and_halves_taken(tmp_path, network):
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.save({**state, "0.bias": state["0.bias"].to_sparse()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w\.pt: does not fit .*0\.bias is of torch.float32 and torch.sparse_coo"):
+        load_weights(tmp_path / "w.pt", network)
+    torch.save({**state, "0.bias": torch.full((4,), 0.5, dtype=torch.float16)}, tmp_path / "w.pt")
+    load_weights(tmp_path / "w.pt", network)
+    assert network.state_dict()["0.bias"].tolist() == [0.5] * 4

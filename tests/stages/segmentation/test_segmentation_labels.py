@@ -60,10 +60,10 @@ def test_wrong_maps_are_refused(tmp_path):
     write_semantic_png(path, np.array([[0, 1, 2, 255], [9, 0, 0, 7], [0, 0, 0, 7]], np.uint8))
     with pytest.raises(UserError, match=r"map.png: the values \[7, 9\] are no category ids"):
         read_indices(path, (3, 4), table)
-    with pytest.raises(UserError, match=r"map.png: .*5 x 3 pixels.*\(3, 4\)"):
+    with pytest.raises(UserError, match=r"map.png: .*5 x 3 pixels.*found 4 x 3 pixels"):
         read_indices(path, (3, 5), table)
     Image.new("RGB", (4, 3)).save(path)
-    with pytest.raises(UserError, match=r"one channel was expected.*\(3, 4, 3\)"):
+    with pytest.raises(UserError, match=r"one channel was expected.*mode RGB"):
         read_indices(path, (3, 4), table)
     half = (tmp_path / "whole.png")
     write_semantic_png(half, np.random.default_rng(0).integers(0, 3, (90, 90), dtype=np.uint8))

@@ -134,6 +134,7 @@ def test_inference_keeps_to_the_tags_of_training_images(tmp_path, monkeypatch):
 def test_optimizer_groups_and_what_is_written(tmp_path, monkeypatch):
     chosen = settings(backbone_factor=0.1, learning_rate=0.5, backbone={"freeze_batch_norm": True})
     image = {"id": 1, "file_name": "a.png", "height": 9, "width": 9}
+    (tmp_path / "000000000001.png").write_bytes(b"")
     trained = training.segmentation_training(chosen, [image], tmp_path, tmp_path, IDS)
     model, (new, old) = trained.model, trained.groups
     assert (new["lr"], old["lr"]) == (0.5, pytest.approx(0.05))
