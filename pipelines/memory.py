@@ -1,4 +1,4 @@
-"""What the training steps of a preset hold in a GPU's memory: `python -m pipelines.memory voc2012 irnet`.
+"""What the training steps of a preset hold in a GPU's memory, and compute: `python -m pipelines.memory voc2012 irnet`.
 
 Counted on fake tensors (`stages.runtime.memory`), in single precision and in bfloat16; no GPU, no data and no weights
 are needed, and a minute or two. Without methods: those that are named in METHODS, one after the other.
@@ -15,12 +15,13 @@ from typing import Any
 from pipelines.bestie import steps as bestie
 from pipelines.exits import steps as exits
 from pipelines.irnet import steps as irnet
+from pipelines.networks import without_weights
 from pipelines.panoptic import steps as panoptic
 from pipelines.settings import load_params
 from pipelines.wise import steps as wise
 from stages.detector.memory import detector_step
 from stages.runtime.errors import UserError
-from stages.runtime.memory import Data, Step, StepMemory, step_memory
+from stages.runtime.memory import Data, Step, step_memory, step_operations
 from stages.runtime.settings import nearest
 
 STEPS: dict[str, Callable[[Any, Data], list[Step]]] = {
@@ -33,59 +34,53 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def preset_steps(settings: SimpleNamespace, method: str, data: Data) -> list[Step]:
-    """All trainings of a method's chain, that of the detector with masks last.
+    """All trainings of a method's chain, that of the detector with masks last; from no weights.
 
     Args:
         settings: a whole params.yaml, of ``load_params``.
         method: one of ``METHODS``.
         data: classes and image size.
     """
-    chosen = settings.detector
-    return [*STEPS[method](getattr(settings, method), data),
+    chosen = without_weights(settings.detector)
+    return [*STEPS[method](without_weights(getattr(settings, method)), data),
             detector_step("train", chosen.torchvision, chosen.train, chosen.predict, data.things)]
 
 
-def preset_memory(settings: SimpleNamespace, method: str, data: Data | None = None,
-                  precisions: Sequence[str] = PRECISIONS) -> dict[str, dict[str, StepMemory]]:
-    """Training -> precision -> its memory.
+def data_of(settings: SimpleNamespace) -> Data:
+    """Classes and image size of the preset's data set.
 
     Raises:
-        UserError: a data set whose classes are not known beforehand, and no ``data``.
+        UserError: they are not known beforehand.
     """
     kind = settings.dataset.kind
-    if data is None and kind not in DATA:
+    if kind not in DATA:
         raise UserError(f"dataset.kind: {kind}: classes and size are not known before `prepare` has run; "
                         f"choose a preset of {', '.join(DATA)}")
-    return {step.name: {precision: step_memory(step, precision) for precision in precisions}
-            for step in preset_steps(settings, method, data or DATA[kind])}
+    return DATA[kind]
 
 
-def table(found: dict[str, dict[str, StepMemory]], batches: dict[str, int]) -> list[str]:
-    """Lines of the table: GB of peak and activations in each precision."""
-    lines = []
-    for name, by_precision in found.items():
-        figures = "  ".join(f"{precision}: peak {memory.peak / 1e9:6.2f}, activations {memory.activations / 1e9:6.2f}"
-                            for precision, memory in by_precision.items())
-        lines.append(f"{name:18s} batch {batches[name]:3d}  {figures}")
-    return lines
+def row(step: Step) -> str:
+    """Peak and activations [GB] of a step in each precision, and its operations [TFLOP]."""
+    figures = []
+    for precision in PRECISIONS:
+        memory = step_memory(step, precision)
+        figures.append(f"{precision}: peak {memory.peak / 1e9:6.2f} GB, activations {memory.activations / 1e9:6.2f} GB")
+    return "  ".join([f"{step.name:18s} batch {step.batch:3d}", *figures, f"{step_operations(step) / 1e12:6.2f} TFLOP"])
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table of a preset."""
     if not arguments:
         raise UserError("python -m pipelines.memory PRESET [METHOD ...]: name a preset of pipelines/presets/")
-    path = Path(f"pipelines/presets/{arguments[0]}.yaml")
-    for method in arguments[1:] or METHODS:
+    for method in arguments[1:]:
         if method not in METHODS:
             raise UserError(f"{method}: no training of a method is known{nearest(method, METHODS)} "
                             f"(allowed: {', '.join(METHODS)})")
-        settings = load_params(path)
-        data = DATA.get(settings.dataset.kind)
-        found = preset_memory(settings, method, data)
-        batches = {step.name: step.batch for step in preset_steps(settings, method, data or DATA["coco"])}
-        print(f"{arguments[0]}, {method} [GB]")
-        for line in table(found, batches):
-            print(f"  {line}", flush=True)
+    settings = load_params(Path(f"pipelines/presets/{arguments[0]}.yaml"))
+    for method in arguments[1:] or METHODS:
+        print(f"{arguments[0]}, {method}")
+        for step in preset_steps(settings, method, data_of(settings)):
+            print(f"  {row(step)}", flush=True)
 
 
 if __name__ == "__main__":

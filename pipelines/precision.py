@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.memory import DATA, METHODS, preset_steps
+from pipelines.memory import METHODS, data_of, preset_steps
 from pipelines.settings import SECTIONS
 from pipelines.workspace import changed
 from stages.runtime.errors import UserError
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(f"pipelines/presets/{arguments[0]}.yaml")
     for method in arguments[1:] or METHODS:
         settings = validate(path, changed(read_yaml(path), SMALL[method]), SECTIONS)
-        for step in preset_steps(settings, method, DATA[settings.dataset.kind]):
+        for step in preset_steps(settings, method, data_of(settings)):
             if step.name not in ("train", "train_detector"):
                 rows = [agreement(step, seed) for seed in range(3)]
                 print(f"{arguments[0]}, {method}, {step.name}: loss differs by at most "

@@ -16,7 +16,7 @@ from stages.segmentation.memory import segmentation_step
 
 
 def steps(settings: BestieSettings, data: Data) -> list[Step]:
-    """The classifier's, the segmentation network's where there is one, and the instance network's.
+    """The classifier's where peaks come from one, the segmentation network's where there is one, and the instances'.
 
     Pseudo and refined labels are empty maps of their size: what finds them depends on the crops, and takes less than
     what the backward pass holds later.
@@ -44,15 +44,10 @@ def steps(settings: BestieSettings, data: Data) -> list[Step]:
                           network.model_copy(update={"hardest": 1.0}))
         return torch.stack(list(terms.values())).sum()
 
-    def bare(chosen: object) -> dict[str, object]:
-        return {"backbone": chosen.backbone.model_copy(update={"weights": "none"})}  # type: ignore[attr-defined]
-
     segmenter = settings.maps.segmenter
-    return [Step("train_classifier", classifier.batch_size,
-                 lambda: PeakClassifier(classifier.model_copy(update=bare(classifier)), data.things), classified,
-                 classifier.optimizer, classifier.momentum),
+    return [*([Step("train_classifier", classifier.batch_size, lambda: PeakClassifier(classifier, data.things),
+                    classified, classifier.optimizer, classifier.momentum)] if settings.cues.source == "peaks" else []),
             *([segmentation_step("train_segmenter", segmenter, data.things)]
               if settings.maps.source == "segmenter" else []),
-            Step("train_refiner", network.batch_size,
-                 lambda: BestieNetwork(network.model_copy(update=bare(network)), data.things), refined,
+            Step("train_refiner", network.batch_size, lambda: BestieNetwork(network, data.things), refined,
                  network.optimizer, network.momentum)]

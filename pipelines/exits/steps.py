@@ -7,15 +7,11 @@ from torch import Tensor, nn
 
 from pipelines.exits.losses import dice, overall_loss, projection_loss
 from pipelines.exits.network import Generator
-from pipelines.exits.settings import EncoderSettings, ExitsSettings, ExtractorSettings, GeneratorSettings
+from pipelines.exits.settings import ExitsSettings, ExtractorSettings, GeneratorSettings
 from stages.runtime.memory import Data, Step, labels, pixels
 
 # Of the CRF's lattice, whose size depends on the crops: see `stages.propagation.mean_field.LATTICE_PIXELS`.
 _LATTICE = 2**18 * 600
-
-
-def _bare(settings: EncoderSettings) -> EncoderSettings:
-    return settings.model_copy(update={"weights": "none"})
 
 
 def steps(settings: ExitsSettings, data: Data) -> list[Step]:
@@ -23,7 +19,7 @@ def steps(settings: ExitsSettings, data: Data) -> list[Step]:
     side = settings.crops.side
 
     def network(chosen: ExtractorSettings | GeneratorSettings) -> Generator:
-        return Generator(_bare(chosen.encoder), side, chosen.mask_stride)
+        return Generator(chosen.encoder, side, chosen.mask_stride)
 
     def batch(model: nn.Module, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         cells = int(model.mask_cells)  # type: ignore[arg-type]

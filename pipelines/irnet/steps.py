@@ -40,9 +40,7 @@ def steps(settings: IRNetSettings, data: Data) -> list[Step]:
     cells = network.batch_size * (network.augment.crop // settings.grid) ** 2
     more = len(neighbour_offsets(network.radius)) - len(neighbour_offsets(min(_FEW, network.radius)))
     return [Step("train_classifier", classifier.batch_size,
-                 lambda: Classifier(classifier.backbone.model_copy(update={"weights": "none"}), data.things,
-                                    classifier.dropout, classifier.logit_scale),
+                 lambda: Classifier(classifier.backbone, data.things, classifier.dropout, classifier.logit_scale),
                  classified, classifier.optimizer, classifier.momentum),
-            Step("train_irnet", network.batch_size,
-                 lambda: IRNet(Backbone(own.model_copy(update={"weights": "none"})), network, grid_of(settings.grid)),
+            Step("train_irnet", network.batch_size, lambda: IRNet(Backbone(own), network, grid_of(settings.grid)),
                  related, network.optimizer, network.momentum, held=more * cells * PAIR_BYTES)]

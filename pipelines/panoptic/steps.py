@@ -42,17 +42,14 @@ def steps(settings: PanopticSettings, data: Data) -> list[Step]:
             logits = unary + logits.softmax(1)
         return logits.log_softmax(1).square().sum()
 
-    backbone = settings.network.backbone.model_copy(update={"weights": "none"})
-    semantic = settings.network.model_copy(update={"backbone": backbone})
-    bare = classifier.model_copy(update={"backbone": classifier.backbone.model_copy(update={"weights": "none"})})
-    found = [segmentation_step("refine", semantic, classes),
+    found = [segmentation_step("refine", settings.network, classes),
              detector_step("train_detector", settings.detector.torchvision, settings.detector.train,
                            settings.detector.predict, data.things, masks=False)]
     if data.stuff:
-        found.insert(0, Step("train_classifier", classifier.batch_size, lambda: CropClassifier(bare, classes),
+        found.insert(0, Step("train_classifier", classifier.batch_size, lambda: CropClassifier(classifier, classes),
                              classified, classifier.optimizer, classifier.momentum))
     if instances.end_to_end:
-        found.append(Step("train_instances", instances.batch_size, lambda: SegmentationNetwork(semantic, classes),
-                          parted, instances.optimizer, instances.momentum,
-                          held=instances.augment.crop ** 2 * _LATTICE))
+        found.append(Step("train_instances", instances.batch_size,
+                          lambda: SegmentationNetwork(settings.network, classes), parted, instances.optimizer,
+                          instances.momentum, held=instances.augment.crop ** 2 * _LATTICE))
     return found

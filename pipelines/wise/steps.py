@@ -37,10 +37,8 @@ def steps(settings: WiseSettings, data: Data) -> list[Step]:
                  "target": labels(0, 2, (peaks.batch_size, data.things), torch.float32, device)}
         return peak_losses(model, batch)["classification"]
 
-    bare = network.model_copy(update={"backbone": network.backbone.model_copy(update={"weights": "none"})})
-    untrained = peaks.backbone.model_copy(update={"weights": "none"})
     return [*([Step("train_peaks", peaks.batch_size,
-                    lambda: PeakClassifier(untrained, data.things, peaks.enlarge, peaks.window), classified,
+                    lambda: PeakClassifier(peaks.backbone, data.things, peaks.enlarge, peaks.window), classified,
                     peaks.optimizer, peaks.momentum)] if settings.cues.source == "peaks" else []),
-            Step("train_wise", network.batch_size, lambda: WiseNet(bare, data.things), joint, network.optimizer,
+            Step("train_wise", network.batch_size, lambda: WiseNet(network, data.things), joint, network.optimizer,
                  network.momentum)]

@@ -36,7 +36,7 @@ def detector_step(name: str, settings: TorchvisionSettings, train: DetectorTrain
         return torch.stack([output.float().square().sum() for output in outputs]).sum()
 
     return Step(name, train.batch_size,
-                lambda: network.build(settings.model_copy(update={"weights": "none"}), predict, classes, masks=masks,
+                lambda: network.build(settings, predict, classes, masks=masks,
                                       pretrained=False),
                 loss, settings.optimizer, train.momentum)
 

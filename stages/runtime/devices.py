@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from stages.runtime import distributed
@@ -13,7 +16,8 @@ def resolve(device: str) -> torch.device:
 
     Of several processes on one machine each gets the GPU of its own number, and that becomes its current one, before
     anything is built on it. On CUDA, products of matrices run as convolutions do there: with 10 bits of the factors'
-    mantissas and sums in single precision (TF32), several times as fast.
+    mantissas and sums in single precision (TF32), several times as fast; kernels that need more digits ask for
+    ``exact_products``.
 
     Raises:
         UserError: the device is not one that this machine has.
@@ -25,6 +29,23 @@ def resolve(device: str) -> torch.device:
     if found.type == "cuda":
         torch.set_float32_matmul_precision("high")
     return found
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Within the block, or the function that it decorates, products of matrices keep all digits of single precision.
+
+    For differences of products, and for what is multiplied over and over: TF32 would leave three digits of it.
+    """
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _found(device: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""What a training step holds in memory, counted without the memory, the device and the time that it takes.
+"""What a training step holds in memory and how much it computes, counted without the device and the time that it takes.
 
 The step runs on torch's fake tensors, which have a shape, a type and a place but no content; forward and backward pass
 and the optimizer's step are those of the training, and every tensor is counted while it lives. What is not counted:
@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from stages.runtime.optimisation import make_optimizer
 
@@ -192,6 +193,15 @@ def step_memory(step: Step, precision: str = "32-true", device: str = "cuda") ->
         activations = live.now + step.held
     assert loss.device == place
     return replace(found, activations=activations, peak=found.peak + activations - found.activations)
+
+
+def step_operations(step: Step) -> int:
+    """Floating-point operations of products and convolutions of a step, forward and backward; a teacher's included."""
+    device, mode = torch.device("cpu"), FakeTensorMode(allow_non_fake_inputs=False)
+    network = fake_network(step, mode, device)
+    with mode, FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(step.loss(network, device))
+    return int(counter.get_total_flops())
 
 
 def _counted_on_cpu(step: Step, precision: str) -> StepMemory:

@@ -20,7 +20,5 @@ def segmentation_step(name: str, settings: SegmentationSettings, classes: int) -
                  "labels": labels(0, 1 + classes, (count, side, side), torch.int16, device)}
         return semantic_losses(model, batch)["semantic"]
 
-    backbone = settings.backbone.model_copy(update={"weights": "none"})
-    return Step(name, settings.batch_size,
-                lambda: SegmentationNetwork(settings.model_copy(update={"backbone": backbone}), classes), loss,
-                settings.optimizer, settings.momentum)
+    return Step(name, settings.batch_size, lambda: SegmentationNetwork(settings, classes), loss, settings.optimizer,
+                settings.momentum)

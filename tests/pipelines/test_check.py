@@ -205,11 +205,14 @@ def test_a_disk_that_is_too_small(clone, monkeypatch, capsys):
 
 
 def test_photographs_are_counted(clone):
-    Path("photos/images/more").mkdir(parents=True)
-    for name in ("a.jpg", "b.PNG", "more/c.jpeg", "notes.txt"):
+    """Those that the JSON lists, whatever else lies in the folder."""
+    Path("photos/images").mkdir(parents=True)
+    for name in ("a.jpg", "b.PNG", "unlisted.jpeg", "notes.txt"):
         Path("photos/images", name).touch()
+    Path("photos/instances_train.json").write_text(
+        '{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.PNG"}], "annotations": []}')
     settings = load_params(clone({"dataset.root": "photos"}, "photos"))
-    assert check.count_images(settings) == (3, 640 * 480)
+    assert check.count_images(settings) == (2, 640 * 480)
 
 
 def test_a_budget_is_counted_and_checked(clone, capsys):
