@@ -202,6 +202,9 @@ def describe(settings: SimpleNamespace) -> list[str]:
         f"estimate  {_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three); "
         f"{free / 1e9:.0f} GB are free here",
     ]
+    if settings.detector.engine == "detectron2" and device.type != "cuda" and settings.runtime.precision != "32-true":
+        lines.append(f"warning   runtime.precision {settings.runtime.precision}: Detectron2 has it on CUDA alone, and "
+                     f"trains in 32-true here")
     if size > free:
         lines.append("warning   this disk may be too small")
     return lines

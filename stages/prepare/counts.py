@@ -46,7 +46,7 @@ def occurrences(file: Path, word: bytes) -> int:
             while chunk := handle.read(_CHUNK):
                 text = rest + chunk
                 count += text.count(word)
-                rest = text[len(text) - len(word) + 1:]  # the start of a word, at most
+                rest = text[max(0, len(text) - len(word) + 1):]  # the start of a word, at most
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
     return count

@@ -204,6 +204,14 @@ def test_a_disk_that_is_too_small(clone, monkeypatch, capsys):
     assert "warning   this disk may be too small" in capsys.readouterr().out
 
 
+def test_a_cpu_has_no_mixed_precision_of_detectron2(clone):
+    for engine, precision, warned in (("detectron2", "bf16-mixed", True), ("detectron2", "32-true", False),
+                                      ("torchvision", "bf16-mixed", False)):
+        changes = {"runtime.device": "cpu", "runtime.precision": precision, "detector.engine": engine}
+        lines = check.describe(load_params(clone(changes)))
+        assert any("Detectron2 has it on CUDA alone" in line for line in lines) == warned
+
+
 def test_photographs_are_counted(clone):
     """Those that the JSON lists, whatever else lies in the folder."""
     Path("photos/images").mkdir(parents=True)
