@@ -17,7 +17,8 @@ def detector_step(name: str, settings: TorchvisionSettings, train: DetectorTrain
     """At the largest size that the settings allow; torchvision's network, which stands for Detectron2's of its size.
 
     Which proposals the heads look at depends on the images: here they look at as many as they may, and the losses are
-    sums over all outputs. The truth's masks are not counted.
+    sums over all outputs. The truth's masks are not counted. Under mixed precision torchvision's frozen norms give
+    single precision, which Detectron2's do not: of Detectron2 the count is too high there.
     """
     def loss(model: nn.Module, device: torch.device) -> Tensor:
         assert isinstance(model, network.MaskRCNN)

@@ -2,7 +2,7 @@
 
 The step runs on torch's fake tensors, which have a shape, a type and a place but no content; forward and backward pass
 and the optimizer's step are those of the training, and every tensor is counted while it lives. What is not counted:
-work space of convolutions, the allocator's fragments (some 5 to 20 % on a GPU) and CUDA's own 0.5 GB.
+work space of convolutions, the allocator's fragments, and what CUDA keeps for itself.
 """
 
 from __future__ import annotations
