@@ -22,8 +22,8 @@ def resolve(device: str) -> torch.device:
     Raises:
         UserError: the device is not one that this machine has.
     """
-    # No kernels of cuDNN's chosen by timing or summing in any order. Torch's own may still: sums over indices, gradients of
-    # interpolations. So on a GPU two runs can differ in the last bits.
+    # No kernels of cuDNN's chosen by timing or summing in any order. Torch's own may still: sums over indices, and
+    # gradients of interpolations. So on a GPU two runs can differ in the last bits.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     found = _found(device)
