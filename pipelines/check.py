@@ -17,19 +17,23 @@ from typing import Any
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.panoptic.settings import box_detector
 from pipelines.settings import IRNET_FIELDS, SEMANTIC_MAPS, load_params, maps_maker, methods_run, taken, wants_proposals
+from stages.detector import costs as detector_costs
 from stages.detector import engines
 from stages.prepare.budget import budget_of
+from stages.prepare.counts import training_images
 from stages.prepare.kinds import needed_paths
 from stages.proposals import costs as proposal_costs
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
+from stages.runtime.machine import Machine
 from stages.runtime.parallel import worker_count
 from stages.runtime.settings import nearest, read_yaml
 from stages.runtime.stage import run_stage
 
 OUTPUT = Path("data/check")
-_PIXELS = {"coco": 640.0 * 480, "lvis": 640.0 * 480, "panoptic": 640.0 * 480, "cityscapes": 2048.0 * 1024}
+_PIXELS = {"coco": 640.0 * 480, "lvis": 640.0 * 480, "panoptic": 640.0 * 480, "cityscapes": 2048.0 * 1024,
+           "kitti": 1242.0 * 375}
 # What full supervision reached, for retention: `evaluate` of the method masks writes it, those of the others depend on
 # it. It is nobody's output, because it outlives the runs of any one method.
 REFERENCE = Path("metrics/reference.json")
@@ -146,13 +150,8 @@ def check_engine(settings: SimpleNamespace) -> None:
 def count_images(settings: SimpleNamespace) -> tuple[int, float]:
     """About how many training images there are, and how many pixels each has."""
     dataset = settings.dataset
-    if dataset.kind == "shapes":
-        count, pixels = dataset.shapes.train, float(dataset.shapes.width * dataset.shapes.height)
-    else:
-        root = Path(dataset.root) / {"cityscapes": "leftImg8bit"}.get(dataset.kind, "")
-        suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-        count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
-        pixels = _PIXELS.get(dataset.kind, 500.0 * 375)
+    shapes = float(dataset.shapes.width * dataset.shapes.height)
+    count, pixels = training_images(dataset), {"shapes": shapes, **_PIXELS}.get(dataset.kind, 500.0 * 375)
     budget = budget_of(dataset, settings.method, settings.annotations.model_dump(), settings.evaluate.model_dump())
     count = min(count, budget.images if budget else count)
     return min(count, dataset.limit or count), pixels
@@ -175,6 +174,7 @@ def describe(settings: SimpleNamespace) -> list[str]:
 
     device = devices.resolve(settings.runtime.device)
     workers = worker_count(settings.runtime.workers)
+    machine = Machine(device.type, workers, settings.runtime.processes, settings.runtime.precision)
     images, pixels = count_images(settings)
     others = taken(settings)
     seconds, size, chain = 0.0, images * pixels * 0.5, list[str]()
@@ -187,10 +187,10 @@ def describe(settings: SimpleNamespace) -> list[str]:
         chain += [f"{method}'s {name}" for name in stages_for(own, others[method])] if method in others else list(own)
         if (Path("pipelines") / method / "costs.py").exists():
             costs = importlib.import_module(f"pipelines.{method}.costs")
-            took, kept = costs.estimate(getattr(settings, method), images, pixels, device.type, workers)
+            took, kept = costs.estimate(getattr(settings, method), images, pixels, machine)
             seconds, size = seconds + took, size + kept
-    detector = engines.estimate(settings.detector, device.type, settings.runtime.processes)
-    seconds, size = seconds + detector["seconds"], size + detector["bytes"]
+    took, kept = detector_costs.estimate(settings.detector, machine)
+    seconds, size = seconds + took, size + kept
     free = shutil.disk_usage(".").free
     stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]
     lines = [
@@ -202,6 +202,9 @@ def describe(settings: SimpleNamespace) -> list[str]:
         f"estimate  {_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three); "
         f"{free / 1e9:.0f} GB are free here",
     ]
+    if settings.detector.engine == "detectron2" and device.type != "cuda" and settings.runtime.precision != "32-true":
+        lines.append(f"warning   runtime.precision {settings.runtime.precision}: Detectron2 has it on CUDA alone, and "
+                     f"trains in 32-true here")
     if size > free:
         lines.append("warning   this disk may be too small")
     return lines
