@@ -27,7 +27,7 @@ def local_rank() -> int:
 
 def local_world_size() -> int:
     """How many of the processes share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def launch(file: str | Path, params: Path, processes: int) -> None:

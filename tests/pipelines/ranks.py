@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,9 @@ def note(folder: Path, rank: int, model: nn.Module) -> None:
     (folder / f"rank{rank}-{number}.json").write_text(json.dumps(digests(model)))
 
 
-def run_shared(module: str, folder: Path, processes: int, seconds: float = 400) -> list[list[dict[str, str]]]:
-    """Run a stage's ``main`` in ``folder`` as so many processes.
+def run_shared(module: str, folder: Path, processes: int, seconds: float = 400,
+               until: Callable[[], bool] = lambda: False) -> list[list[dict[str, str]]]:
+    """Run a stage's ``main`` in ``folder`` as so many processes; when ``until`` holds they are killed.
 
     Returns:
         For every process what its trainings ended with: the digest of each parameter by its name.
@@ -45,6 +48,7 @@ def run_shared(module: str, folder: Path, processes: int, seconds: float = 400) 
     stage = import_module(module)
     fingerprint(module)  # kept, so that no process has to read the code again
     notes = folder / "notes" / module
+    shutil.rmtree(notes, ignore_errors=True)
     notes.mkdir(parents=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,7 +61,7 @@ def run_shared(module: str, folder: Path, processes: int, seconds: float = 400) 
         running[pid] = rank
     try:
         deadline, failed = time.monotonic() + seconds, set()
-        while running and not failed and time.monotonic() < deadline:
+        while running and not failed and not until() and time.monotonic() < deadline:
             for pid, rank in list(running.items()):
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
@@ -66,7 +70,7 @@ def run_shared(module: str, folder: Path, processes: int, seconds: float = 400) 
             time.sleep(0.05)
         logs = [(notes / f"rank{rank}.log").read_text()[-3000:] for rank in sorted(failed or running.values())]
         assert not failed, f"{module}: rank {sorted(failed)} failed\n" + "\n".join(logs)
-        assert not running, f"{module}: no end after {seconds} s\n" + "\n".join(logs)
+        assert not running or until(), f"{module}: no end after {seconds} s\n" + "\n".join(logs)
     finally:
         for pid in running:
             os.kill(pid, signal.SIGKILL)

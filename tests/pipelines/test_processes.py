@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -17,7 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
+from chain import digests
 from ranks import run_shared
 
 from pipelines.settings import with_method
@@ -35,7 +38,8 @@ SMALL = {
     "annotations.tag_crops": {"columns": 2, "rows": 2, "width": 40, "height": 30},
     "proposals.limit": 50, "proposals.hierarchy.regions": 60,
     "exits.crops.side": 32, "exits.crops.random.min_area": 64, "exits.propagation.cells": 8,
-    "wise.peaks.side": 64, "wise.cues.peak": -100.0, "report.gallery_images": 2, "report.validation_images": 1,
+    "wise.cues.source": "peaks", "wise.peaks.side": 64, "wise.cues.peak": -100.0,
+    "report.gallery_images": 2, "report.validation_images": 1,
     "bestie.maps.folder": "maps", "bestie.retraining.iterations": 1, "bestie.network.moments": 2,
     "bestie.network.moment_images": 2, "irnet.relations.crf.iterations": 1, "irnet.propagation.refinements": 10,
     "panoptic.rounds.rounds": 2, "panoptic.detector.predict.score_threshold": 0.0,
@@ -54,14 +58,15 @@ def small(value: Any, backbone: dict[str, Any]) -> Any:
     return {**found, **backbone} if "stride" in found and "name" in found else found
 
 
-def settings(method: str, backbone: dict[str, Any], processes: int, changes: dict[str, Any]) -> dict[str, Any]:
+def settings(method: str, backbone: dict[str, Any], processes: int,
+             changes: dict[str, Any] | None = None) -> dict[str, Any]:
     params = small(with_method(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), method), backbone)
+    own: dict[str, Any] = {}
     for place in ("detector", "panoptic.detector"):
-        changes = {f"{place}.train.steps": 3, f"{place}.train.warmup_steps": 1, **changes}
+        own |= {f"{place}.train.steps": 3, f"{place}.train.warmup_steps": 1}
         if backbone:
-            changes = {f"{place}.torchvision.backbone": backbone["name"],
-                       f"{place}.torchvision.backbone_arguments": {}, **changes}
-    return changed(params, {**SMALL, "runtime.processes": processes, **changes})
+            own |= {f"{place}.torchvision.backbone": backbone["name"], f"{place}.torchvision.backbone_arguments": {}}
+    return changed(params, {**SMALL, **own, "runtime.processes": processes, **(changes or {})})
 
 
 def run_alone(module: str, folder: Path) -> None:
@@ -107,17 +112,14 @@ def semantic_maps(folder: Path) -> None:
         cv2.imwrite(str(folder / f"maps/{layout.image_key(image)}.png"), semantic)
 
 
-CASES = [("irnet", {}, 2, {}), ("irnet", MOBILE, 4, {}), ("exits", {}, 2, {}), ("exits", MOBILE, 2, {}),
-         ("wise", {}, 2, {"wise.cues.source": "peaks"}), ("wise", MOBILE, 2, {"wise.cues.source": "peaks"}),
-         ("panoptic", {}, 2, {}), ("panoptic", MOBILE, 2, {}),
-         ("bestie", {}, 2, {}), ("bestie", MOBILE, 2, {})]
+CASES = [("irnet", {}, 2), ("irnet", MOBILE, 4)] + [
+    (method, backbone, 2) for method in ("exits", "wise", "panoptic", "bestie") for backbone in ({}, MOBILE)]
 
 
-@pytest.mark.parametrize(("method", "backbone", "processes", "changes"), CASES,
-                         ids=[f"{method}-{(backbone or {'name': 'preset'})['name']}-{processes}"
-                              for method, backbone, processes, _ in CASES])
-def test_trainings_of_a_method(tmp_path, method, backbone, processes, changes):
-    folder = workspace(tmp_path, settings(method, backbone, processes, changes))
+@pytest.mark.parametrize(("method", "backbone", "processes"), CASES, ids=[
+    f"{method}-{backbone.get('name', 'preset')}-{processes}" for method, backbone, processes in CASES])
+def test_trainings_of_a_method(tmp_path, method, backbone, processes):
+    folder = workspace(tmp_path, settings(method, backbone, processes))
     if method in ("wise", "panoptic"):
         run_alone("stages.proposals.propose", folder)
     if method == "bestie":
@@ -146,7 +148,7 @@ def test_training_of_the_detector(tmp_path, engine):
 
 def test_the_command_of_a_stage_starts_its_processes(tmp_path):
     """By `torchrun`, and they train what the forked ones do."""
-    folder = workspace(tmp_path, settings("irnet", {}, 2, {}))
+    folder = workspace(tmp_path, settings("irnet", {}, 2))
     weights = folder / "models/irnet/classifier/weights.pt"
     run_shared("pipelines.irnet.train_classifier", folder, 2)
     forked = weights.read_bytes()
@@ -156,3 +158,20 @@ def test_the_command_of_a_stage_starts_its_processes(tmp_path):
                             capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     assert weights.read_bytes() == forked
+
+
+def test_killed_trainings_go_on(tmp_path):
+    """Of all processes at once; the same bytes in the end."""
+    folder = workspace(tmp_path, settings("irnet", {}, 2, {"irnet.classifier.epochs": 6}))
+    result = folder / "models/irnet/classifier"
+    stage = "pipelines.irnet.train_classifier"
+    run_shared(stage, folder, 2)
+    whole = digests(result)
+    shutil.rmtree(result)
+    params = folder / "params.yaml"
+    params.write_text(yaml.safe_dump(changed(read_yaml(params), {"runtime.checkpoint_seconds": 1e-9})))
+    run_shared(stage, folder, 2, until=lambda: any(folder.glob(".work/irnet-train_classifier-*/checkpoint.pt")))
+    (checkpoint,) = folder.glob(".work/irnet-train_classifier-*/checkpoint.pt")
+    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 12 and not result.exists()
+    run_shared(stage, folder, 2)
+    assert digests(result) == whole
