@@ -30,8 +30,9 @@ from stages.runtime import distributed, layout
 from stages.runtime.files import write_text
 from stages.runtime.seeds import entropy
 from stages.runtime.settings import RuntimeSettings
+from stages.runtime.together import wait_for_all
 from stages.runtime.training import Training, train_stage
-from stages.runtime.walk import wait_for_all, walk_stage
+from stages.runtime.walk import walk_stage
 from stages.runtime.weights import load_weights
 from stages.runtime.work import Work, digest_of
 from stages.segmentation.inference import cells_to_pixels, infer_cells

@@ -1,4 +1,4 @@
-"""Mask R-CNN, or Faster R-CNN, by Detectron2: configurations of its model zoo, its trainer, its multi-GPU launcher.
+"""Mask R-CNN, or Faster R-CNN, by Detectron2: configurations of its model zoo, its trainer.
 
 The training data come from the same code as for the torchvision engine and reach Detectron2 as bitmasks, so nothing
 is registered in its global catalogues.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, hooks, launch
+from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -37,12 +36,13 @@ from stages.detector.samples import TrainingSamples, scaled_size
 from stages.detector.settings import DetectorPredictSettings, DetectorSettings
 from stages.labels import coco, rle
 from stages.labels.coco import Entry
-from stages.runtime import devices, seeds
+from stages.runtime import devices, distributed, seeds
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
-from stages.runtime.parallel import worker_count
+from stages.runtime.parallel import start_loader, workers_per_process
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import quiet_libraries
+from stages.runtime.together import wait_for_all
 
 
 def check(settings: DetectorSettings) -> None:
@@ -56,33 +56,22 @@ def check(settings: DetectorSettings) -> None:
 def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
     """Train in ``folder``, going on from its checkpoint, and leave ``model.pth`` and ``curves/`` there.
 
-    ``runtime.processes`` processes are started by Detectron2's own ``launch``, one per GPU (or on the CPU).
+    Every process of the stage calls it, each on a device of its own.
 
     Raises:
         UserError: the configuration or the weights cannot be used, the batch cannot be shared, the loss is no number.
     """
-    processes = runtime.processes
+    processes = distributed.world_size()
     if settings.train.batch_size % processes:
         raise UserError(f"detector.train.batch_size: {settings.train.batch_size} images cannot be shared evenly by "
                         f"{processes} processes (runtime.processes)")
-    device = devices.resolve(runtime.device).type
-    if device == "cuda" and processes > torch.cuda.device_count():
-        raise UserError(f"runtime.processes: {processes} were asked for, this machine has "
-                        f"{torch.cuda.device_count()} GPUs")
-    if device != "cuda" and runtime.precision != "32-true":
+    device = devices.resolve(runtime.device)
+    if device.type != "cuda" and runtime.precision != "32-true":
         raise UserError(f"runtime.precision: Detectron2 trains with {runtime.precision} on CUDA only; use 32-true")
-    # Mistakes in it appear before any process starts.
-    config(settings, len(labels.categories), device, labels.masks)
-    if processes > 1:  # what the started processes find out before a line of this project runs in them
-        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore:pkg_resources is deprecated:UserWarning")
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    try:
-        launch(_train, processes, dist_url="auto", args=(labels, settings, seed, runtime, folder))
-    except torch.multiprocessing.ProcessRaisedException as error:
-        last = str(error).strip().splitlines()[-1]
-        if "UserError: " in last:
-            raise UserError(last.partition("UserError: ")[2]) from None
-        raise
+    cfg = config(settings, len(labels.categories), str(device), labels.masks)
+    wait_for_all()  # Detectron2 finds the group of processes that this makes
+    _train(labels, settings, cfg, seed, runtime, folder)
+    wait_for_all()  # or the first might take the checkpoint away before all have read it
 
 
 def config(settings: DetectorSettings, classes: int, device: str, masks: bool = True) -> CfgNode:
@@ -125,17 +114,18 @@ def config(settings: DetectorSettings, classes: int, device: str, masks: bool = 
     return cfg
 
 
-def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: RuntimeSettings, folder: Path) -> None:
-    """One training process."""
+def _train(labels: Labels, settings: DetectorSettings, cfg: CfgNode, seed: int, runtime: RuntimeSettings,
+           folder: Path) -> None:
+    """The training of this process."""
     _quiet()
-    cfg = config(settings, len(labels.categories), devices.resolve(runtime.device).type, labels.masks)
     torch.manual_seed(seeds.entropy(seed, "detector weights"))
     model = build_model(cfg)
     if settings.train.ignore_crowds:
         parts.IgnoreCrowds(model)
     optimizer = build_optimizer(cfg, model)
-    on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}  # Detectron2 takes a GPU per process for granted
-    wrapped = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
+    device = torch.device(cfg.MODEL.DEVICE)
+    wrapped = create_ddp_model(model, broadcast_buffers=False, find_unused_parameters=True,
+                               device_ids=[device] if device.type == "cuda" else None)
     trainer = _trainer(wrapped, optimizer, runtime.precision, cfg.MODEL.DEVICE)
     scheduler = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     # The scheduler's state is part of the trainer's: the hook is registered before the checkpoint is read.
@@ -196,19 +186,19 @@ def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runt
             first: int) -> DataLoader:
     """This process's batches from step ``first`` on."""
     schedule, samples = settings.train, TrainingSamples(labels, settings.train)
-    loaders = worker_count(runtime.workers) if cfg.MODEL.DEVICE == "cuda" else 0
+    loaders = workers_per_process(runtime.workers) if cfg.MODEL.DEVICE.startswith("cuda") else 0
     return DataLoader(
         parts.Drawn(samples, seed, cfg.INPUT.FORMAT == "BGR"),
         batch_sampler=parts.Batches(samples.turn, schedule.batch_size, seed, first, schedule.steps),  # type: ignore[arg-type]
         # A generator of its own: the loader would otherwise draw from torch's, in the first step after a start only.
-        collate_fn=list, num_workers=loaders, generator=torch.Generator())
+        collate_fn=list, num_workers=loaders, worker_init_fn=start_loader, generator=torch.Generator())
 
 
 def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,
          runtime: RuntimeSettings, masks: bool = True) -> Predictor:
     """The trained network, ready to predict."""
     _quiet()
-    cfg = config(settings.model_copy(update={"predict": predict}), classes, devices.resolve(runtime.device).type, masks)
+    cfg = config(settings.model_copy(update={"predict": predict}), classes, str(devices.resolve(runtime.device)), masks)
     model = build_model(cfg).eval()
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
     return Predictor(model, cfg.INPUT.FORMAT == "BGR", predict)

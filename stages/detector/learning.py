@@ -36,8 +36,7 @@ def training_stage(file: str, params: Path, labels: Labels, settings: DetectorSe
     """
     with named(section):
         chosen = engine(settings.engine)
-        if settings.engine == "torchvision":  # Detectron2 starts its own processes
-            distributed.launch(file, params, runtime.processes)
+        distributed.launch(file, params, runtime.processes)
         with Work(file, [*inputs, *settings.weights_files()],
                   [seed, runtime.precision, settings.network(), labels.masks]) as work:
             chosen.train(labels, settings, seed, runtime, work.folder)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from stages.runtime.fingerprint import module_of
+from stages.runtime.stage import LAUNCHER
 
 
 def rank() -> int:
@@ -26,7 +27,7 @@ def local_rank() -> int:
 
 def local_world_size() -> int:
     """How many of the processes share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def launch(file: str | Path, params: Path, processes: int) -> None:
@@ -43,7 +44,9 @@ def launch(file: str | Path, params: Path, processes: int) -> None:
     if processes == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         return
     # Ranks would otherwise each use every core, and torchrun warns about its own default.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    os.environ.setdefault("OMP_NUM_THREADS", threads)
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", threads)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                              f"--nproc-per-node={processes}", "-m", module_of(file), "--params", str(params)])
+    os.execv(sys.executable, [sys.executable, *LAUNCHER, "--standalone", f"--nproc-per-node={processes}",
+                              "-m", module_of(file), "--params", str(params)])

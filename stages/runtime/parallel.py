@@ -43,6 +43,14 @@ def workers_per_process(workers: int) -> int:
     return max(1, worker_count(workers) // distributed.local_world_size())
 
 
+def start_loader(number: int) -> None:
+    """``worker_init_fn`` of a ``DataLoader``: torch gives each of its processes one thread, and so shall OpenCV, which
+    takes every core in every one of them."""
+    cv2 = sys.modules.get("cv2")
+    if cv2 is not None:
+        cv2.setNumThreads(1)
+
+
 class one_thread:
     """Context in which numerical libraries use one thread, so that processes do not fight over cores.
 

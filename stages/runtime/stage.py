@@ -43,6 +43,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
     for name in ("lightning", "lightning.fabric", "lightning_utilities", "timm", "dvclive"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -146,13 +147,19 @@ def _ancestors_up_to_dvc() -> list[tuple[int, str]]:
             return found
         pid = _parent(pid)
     for count, (ancestor, _) in enumerate(found, start=1):
-        name = Path((_command_line(ancestor) or [""])[0]).name.lstrip("-")
+        words = _command_line(ancestor)
+        name = Path((words or [""])[0]).name.lstrip("-")
+        if words[1:3] == LAUNCHER:  # it is this project's, and outlives a DVC that dies before it has started a rank
+            continue
         if name.startswith("python"):
             return found[:count]
         if name not in _SHELLS:
             break
     return []
 
+
+LAUNCHER = ["-m", "torch.distributed.run"]
+"""How ``distributed.launch`` calls torchrun."""
 
 _SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "ash")
 

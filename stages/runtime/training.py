@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,9 +26,10 @@ from stages.runtime.curves import Curves
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 from stages.runtime.optimisation import SCHEDULES, make_optimizer, warmed_up
-from stages.runtime.parallel import workers_per_process
+from stages.runtime.parallel import start_loader, workers_per_process
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, TrainingSettings
+from stages.runtime.together import wait_for_all
 from stages.runtime.weights import State, save_weights
 from stages.runtime.work import Work
 
@@ -129,7 +131,10 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
         description: of the progress bar.
         steps: as for ``train_stage``.
     """
-    if (folder / "result").exists():
+    wait_for_all()  # the first process has tidied up the folder ...
+    done = (folder / "result").exists()
+    wait_for_all()  # ... and takes nothing away before all have looked
+    if done:
         return
     device = devices.resolve(runtime.device)
     torch.manual_seed(seeds.entropy(seed, *name))
@@ -256,17 +261,19 @@ def fit(
     base_rates = [group["lr"] for group in optimizer.param_groups]
     if sync_batch_norm and distributed.world_size() > 1 and fabric.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place below the model; the parameters are the same
-    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped, optimizer = fabric.setup(_Objective(model), optimizer)
     modules = {"model": model, **(extra_state or {})}
     for module in (extra_state or {}).values():
         module.to(fabric.device)
     scaler = fabric.strategy.precision  # has a state where gradients are scaled (16-mixed)
+    hook = model.register_forward_hook(lambda module, inputs, output: scaler.convert_output(output))
     first, pending = _restore(folder / "checkpoint.pt", modules, optimizer, scaler, fabric.device)
     curves = Curves(folder / "curves", first, pending=pending) if fabric.global_rank == 0 else None
     # Loader processes pay where the device waits for the CPU; on a CPU they would only compete with the training.
     loaders = workers_per_process(runtime.workers) if fabric.device.type == "cuda" else 0
     loader = DataLoader(_Drawn(samples, seed), batch_sampler=_Batches(len(samples), batch_size, seed, first, total),  # type: ignore[arg-type]
-                        collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda")
+                        collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda",
+                        worker_init_fn=start_loader)
     batches = progress(loader, total, description, first) if fabric.global_rank == 0 else iter(loader)
     wrapped.train()
     saved = time.monotonic()
@@ -275,7 +282,7 @@ def fit(
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * schedule(step / total)
         with fabric.autocast():
-            terms = losses(wrapped, _to_device(batch, fabric.device))
+            terms = wrapped(partial(losses, model, _to_device(batch, fabric.device)))
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         if not torch.isfinite(loss):
             values = {name: float(term.detach()) for name, term in terms.items()}
@@ -295,8 +302,29 @@ def fit(
                 saved = time.monotonic()
     if curves is not None:
         curves.close()
+    hook.remove()
     fabric.barrier()
     return model
+
+
+class _Objective(nn.Module):
+    """What several processes share the gradients of: ``objective(compute)`` gives the terms that ``compute`` makes with
+    the model.
+
+    DDP looks from what its module returns for the parameters that get no gradient. From the model's outputs it would
+    not find those of an output that no term takes, as where a share of a batch shows no object.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        terms = dict(compute())
+        if not any(term.requires_grad for term in terms.values()):  # the others wait for gradients, be they 0
+            nothing = 0 * next(value for value in self.model.parameters() if value.requires_grad).sum()
+            terms = {name: term + nothing for name, term in terms.items()}
+        return terms
 
 
 def _fabric(runtime: RuntimeSettings) -> Fabric:
@@ -307,7 +335,9 @@ def _fabric(runtime: RuntimeSettings) -> Fabric:
     chosen: list[int] | int = distributed.local_world_size()
     if world == 1:
         chosen = [device.index or 0] if device.type == "cuda" else 1
-    fabric = Fabric(accelerator=accelerator, devices=chosen, strategy="ddp" if world > 1 else "auto",
+    # Parameters without a gradient are ordinary: a last layer that no pyramid takes, a term without an object.
+    strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+    fabric = Fabric(accelerator=accelerator, devices=chosen, strategy=strategy,
                     num_nodes=max(1, world // distributed.local_world_size()), precision=runtime.precision)
     fabric.launch()
     return fabric

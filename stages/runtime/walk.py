@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed
 
 from stages.runtime import devices, distributed
 from stages.runtime.files import write_json, write_npz
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings
+from stages.runtime.together import wait_for_all
 from stages.runtime.work import Work
 
 Item = TypeVar("Item")
@@ -126,15 +125,3 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
 
 def _write_arrays(path: Path, arrays: Any) -> None:
     write_npz(path, **arrays)
-
-
-def wait_for_all() -> None:
-    """Return when every process of the stage is here; at once where there is one."""
-    if distributed.world_size() == 1:
-        return
-    if not torch.distributed.is_initialized():
-        # One process's share may take hours longer than another's. A training that follows in the same processes finds
-        # this group and exchanges its gradients by it, on GPUs by NCCL.
-        gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(days=7))
-    torch.distributed.barrier()

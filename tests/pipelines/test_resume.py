@@ -58,13 +58,14 @@ MIDDLE = {
 }
 
 
-def _workspace(folder: Path, method: str) -> Path:
+def _workspace(folder: Path, method: str, processes: int = 1) -> Path:
     folder.mkdir()
     for name in ("stages", "pipelines", "dvc.yaml", ".dvcignore"):
         subprocess.run(["cp", "-r", str(ROOT / name), str(folder)], check=True)
     for lock in folder.glob("pipelines/*/dvc.lock"):
         lock.unlink()
-    params = changed(with_method(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), method), SMALL)
+    params = changed(with_method(read_yaml(ROOT / "pipelines/presets/shapes.yaml"), method),
+                     {**SMALL, "runtime.processes": processes})
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
     return folder
@@ -160,11 +161,13 @@ def _results(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("method", METHODS)
-def test_random_kills_change_nothing(tmp_path: Path, method: str) -> None:
-    """SIGKILL of `dvc`, of a stage or of all at random moments, KILLS times: the same bytes in the end."""
+def test_random_kills_change_nothing(tmp_path: Path, method: str, processes: int) -> None:
+    """SIGKILL of `dvc`, of a process of a stage (torchrun or a rank of several) or of all at random moments, KILLS
+    times: the same bytes in the end."""
     random = np.random.default_rng(7)
-    plain, killed = _workspace(tmp_path / "plain", method), _workspace(tmp_path / "killed", method)
+    plain, killed = (_workspace(tmp_path / name, method, processes) for name in ("plain", "killed"))
     started = time.monotonic()
     assert _start(plain).wait(900) == 0, (plain / "log").read_text()[-2000:]
     # Moments are spread over what is left: with k kills to come, one chain's time / k.

@@ -137,6 +137,26 @@ def test_weights_that_run_code_are_refused(tmp_path):
         checkpointer._load_file(str(path))
 
 
+def test_the_device_that_is_asked_for(dataset, tiny, monkeypatch):
+    """`cuda:1` is not `cuda`, which is the first GPU; and the loaders of a GPU's process are its share."""
+    from stages.runtime.parallel import start_loader
+    from stages.runtime.settings import RuntimeSettings
+
+    settings, found = change(tiny), []
+    labels = read_labels(layout.pseudo_labels("irnet"), layout.IMAGES, tiny.train)
+    runtime = RuntimeSettings(device="cuda:1", workers=6)
+    monkeypatch.setattr(detectron2_engine.devices, "resolve", torch.device)
+    monkeypatch.setattr(detectron2_engine, "_train", lambda labels, settings, cfg, *more: found.append(cfg))
+    detectron2_engine.train(labels, settings, 0, runtime, layout.IMAGES)
+    assert found[0].MODEL.DEVICE == "cuda:1"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    loader = detectron2_engine._loader(labels, settings, 0, runtime, found[0], 0)
+    assert (loader.num_workers, loader.worker_init_fn) == (3, start_loader)
+    monkeypatch.setattr(detectron2_engine, "build_model", lambda cfg: pytest.fail(cfg.MODEL.DEVICE))
+    with pytest.raises(pytest.fail.Exception, match="cuda:1"):
+        detectron2_engine.load(layout.IMAGES, settings, 2, settings.predict, runtime)
+
+
 def test_weights_that_cannot_be_loaded(dataset, tiny, tmp_path):
     (tmp_path / "weights.pth").write_text("nothing")
     labels = read_labels(layout.pseudo_labels("irnet"), layout.IMAGES, tiny.train)

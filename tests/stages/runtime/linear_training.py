@@ -43,6 +43,26 @@ def losses(network, batch):
     return {"squared": (error ** 2).mean(), "absolute": 0.1 * error.abs().mean()}
 
 
+class Partly(nn.Module):
+    """A linear map, one that few samples teach, and one that nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.map, self.rare, self.unused = nn.Linear(3, 2), nn.Linear(3, 1), nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.map(x), self.rare(x)
+
+
+def partly_losses(network, batch):
+    """The second term is a constant where no sample of the share counts, as in an image without an object."""
+    found, rare = network(batch["x"])
+    counts = batch["x"][:, 0] > 1
+    term = (rare[counts] ** 2).sum() / len(rare) if counts.any() else torch.zeros(())
+    return {"squared": ((found - batch["y"]) ** 2).mean(), "rare": term}
+
+
 def train(folder: Path, network: nn.Module | None = None, loss=losses, samples=None, **changes) -> nn.Module:
     """The same training wherever it is called from."""
     network = model() if network is None else network
@@ -54,6 +74,7 @@ def train(folder: Path, network: nn.Module | None = None, loss=losses, samples=N
 
 
 if __name__ == "__main__":
-    found = train(Path(sys.argv[1]) / "work")
-    torch.save(found.state_dict(), Path(sys.argv[1]) / f"rank{torch.distributed.get_rank()}.pt")
+    for name, found in (("work", train(Path(sys.argv[1]) / "work")),
+                        ("partly", train(Path(sys.argv[1]) / "partly", Partly(), partly_losses))):
+        torch.save(found.state_dict(), Path(sys.argv[1]) / f"{name}{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()  # a busy machine may otherwise end a rank before gloo's threads

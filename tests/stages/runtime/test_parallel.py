@@ -6,8 +6,10 @@ import time
 import traceback
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from stages.runtime import parallel
 from stages.runtime.errors import UserError
@@ -209,3 +211,23 @@ def test_processes_on_one_machine_share_its_workers(monkeypatch):
     assert parallel.workers_per_process(0) == 96
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert [parallel.workers_per_process(workers) for workers in (0, 16, 3)] == [12, 2, 1]
+
+
+class _Threads(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return cv2.getNumThreads()
+
+
+def test_a_loader_has_one_thread():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.resize(np.zeros((999, 999, 3), np.uint8), (777, 777))  # starts threads, which no fork takes along
+        loader = DataLoader(_Threads(), num_workers=2, worker_init_fn=parallel.start_loader, timeout=60)
+        assert [int(found) for found in loader] == [1, 1]
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)

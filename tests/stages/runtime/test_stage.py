@@ -142,24 +142,33 @@ def test_a_stage_and_its_workers_end_with_a_killed_dvc(orphan):
     assert _wait_until_gone(pids, 3.0) == []
 
 
-def _run_under(folder: Path, parent: str, **environment) -> None:
-    """Run a stage that notes that it ran, half a second after ``parent`` (Python code that starts COMMAND)."""
+def _run_under(folder: Path, parent: str, launched: bool, **environment) -> None:
+    """Run a stage that notes that it ran, half a second after ``parent`` (Python code that starts COMMAND), or as the
+    rank of what is called like torchrun."""
     _write_stage(folder, "    import time\n    time.sleep(1.5)\n    open('ran', 'w').close()")
-    command = f"sleep 0.5; {sys.executable} -m job; true"
+    module = "job"
+    if launched:
+        module = "torch.distributed.run"
+        (folder / "torch/distributed").mkdir(parents=True)
+        (folder / "torch/distributed/run.py").write_text(
+            "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'job'], start_new_session=True)\n")
+    command = f"sleep 0.5; {sys.executable} -m {module}; true"
     script = f"import subprocess\nCOMMAND = {command!r}\n{parent}"
     subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, stderr=subprocess.DEVNULL, timeout=60,
                    env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
 
 
-def test_a_stage_whose_dvc_died_while_it_was_starting_ends(tmp_path):
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_stage_whose_dvc_died_while_it_was_starting_ends(tmp_path, launched):
     """There is no DVC among its ancestors any more, so there would be nothing to watch."""
-    _run_under(tmp_path, "subprocess.Popen(COMMAND, shell=True, start_new_session=True)", DVC_STAGE="job")
+    _run_under(tmp_path, "subprocess.Popen(COMMAND, shell=True, start_new_session=True)", launched, DVC_STAGE="job")
     time.sleep(6)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_program_that_runs_dvc_as_a_library_is_a_dvc_too(tmp_path):
-    _run_under(tmp_path, "subprocess.run(COMMAND, shell=True)", DVC_STAGE="job")
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_program_that_runs_dvc_as_a_library_is_a_dvc_too(tmp_path, launched):
+    _run_under(tmp_path, "subprocess.run(COMMAND, shell=True)", launched, DVC_STAGE="job")
     assert (tmp_path / "ran").exists()
 
 

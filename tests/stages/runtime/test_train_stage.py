@@ -114,6 +114,22 @@ def test_two_processes_walk_and_train_in_turn(stage, tmp_path):
     assert weights[0] == weights[1] == weights[2]
 
 
+def test_all_look_for_a_result_before_the_first_takes_it_away(stage, monkeypatch, tmp_path):
+    """A process that came late would otherwise begin a training for which it has no company."""
+    result, waits = tmp_path / "result", []
+    result.mkdir()
+
+    def wait():
+        waits.append(result.exists())
+        if len(waits) == 2:
+            result.rmdir()
+
+    monkeypatch.setattr(training, "wait_for_all", wait)
+    training.train_network(tmp_path, staged.SETTINGS, CPU, 3, lambda device: pytest.fail("it is done"), name=["a"],
+                           description="points")
+    assert waits == [True, True]
+
+
 def test_a_comment_does_not_begin_anew_and_a_line_does(stage, capsys):
     for edit, goes_on in (("ONE = 1  # more\n", True), ("ONE = 2\n", False)):
         with pytest.raises(KilledError):

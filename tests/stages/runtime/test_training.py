@@ -7,7 +7,7 @@ import linear_training
 import numpy as np
 import pytest
 import torch
-from linear_training import CPU, SLOPE, Points, losses, model, train
+from linear_training import CPU, SLOPE, Partly, Points, losses, model, partly_losses, train
 from torch import nn
 
 from stages.runtime import optimisation, training
@@ -186,14 +186,22 @@ def test_optimizers():
 
 
 def test_two_processes_train_the_same_network(tmp_path):
-    alone = train(tmp_path / "alone")
+    """Also where a layer is never used, and where a process's share of a batch teaches nothing to another."""
+    alone = {"work": train(tmp_path / "alone"), "partly": train(tmp_path / "other", Partly(), partly_losses)}
+    assert not torch.equal(alone["partly"].rare.weight, Partly().rare.weight)
     result = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          linear_training.__file__, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
-        for name, value in alone.state_dict().items():
-            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+    for name, network in alone.items():
+        for rank in (0, 1):
+            found = torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True)
+            for key, value in network.state_dict().items():
+                torch.testing.assert_close(found[key], value, atol=1e-5, rtol=0)
     assert _steps(tmp_path / "work") == _steps(tmp_path / "alone")
+
+
+def test_a_batch_that_teaches_nothing(tmp_path):
+    """The other processes wait for its gradients."""
+    assert _same(train(tmp_path, loss=lambda network, batch: {"none": torch.zeros(())}, epochs=1), model())
