@@ -78,20 +78,26 @@ def check_downloads(settings: SimpleNamespace) -> list[str]:
     Raises:
         UserError: neither is so.
     """
-    wanted = {name: key for method in methods_run(settings)
-              for key, name in _downloads(getattr(settings, method, None), method)}
-    missing = {name: key for name, key in wanted.items() if not _is_cached(name)}
-    answers = {server: _answers(server) for server in {_server(name) for name in missing}}
-    lost = {name: key for name, key in missing.items() if not answers[_server(name)]}
+    lost = out_of_reach(settings)
     if not lost:
         return []
-    name, key = next(iter(lost.items()))
+    key, name = next(iter(lost.items()))
     message = (f"{key}.weights: imagenet: the weights of {name} are not in timm's cache, and {_server(name)} does not "
                f"answer within {PATIENCE:g} s; give the path of a weights file, or run where they can be downloaded")
     folder = layout.method_models(key.partition(".")[0])
     if folder.is_dir() and any(folder.iterdir()):
         return [message]
     raise UserError(message)
+
+
+def out_of_reach(settings: SimpleNamespace) -> dict[str, str]:
+    """Key -> timm name of every network of the methods that will run whose weights are neither in timm's cache nor to
+    be downloaded: their server does not answer."""
+    wanted = {key: name for method in methods_run(settings)
+              for key, name in _downloads(getattr(settings, method, None), method)}
+    missing = {key: name for key, name in wanted.items() if not _is_cached(name)}
+    answers = {server: _answers(server) for server in {_server(name) for name in missing.values()}}
+    return {key: name for key, name in missing.items() if not answers[_server(name)]}
 
 
 def _downloads(settings: object, where: str) -> Iterator[tuple[str, str]]:

@@ -22,11 +22,11 @@ def _seconds(encoder: EncoderSettings, side: int, device: str) -> float:
 def estimate(settings: ExitsSettings, images: int, pixels: float, device: str, workers: int) -> tuple[float, float]:
     """Seconds and bytes of the whole chain on ``images`` training images of ``pixels`` each."""
     objects, side = OBJECTS * images, settings.crops.side
-    extractor = settings.extractor.epochs * _seconds(settings.extractor.encoder, side, device)
+    extractor = settings.extractor.passes(objects) * _seconds(settings.extractor.encoder, side, device)
     points = _seconds(settings.extractor.encoder, side, device) / 3 + (0.1 if device == "cpu" else 0.002)
     # The teacher looks too, and the mean-field takes 0.2 s for eight 128 x 128 px masks and ten steps on a core.
     mask = (side / settings.generator.mask_stride) ** 2
     refining = 0.03 * mask / 128 ** 2 * (1.0 if device == "cpu" else 0.1)
-    generator = settings.generator.epochs * (1.3 * _seconds(settings.generator.encoder, side, device) + refining)
+    generator = settings.generator.passes(objects) * (1.3 * _seconds(settings.generator.encoder, side, device) + refining)
     masks = _seconds(settings.generator.encoder, side, device) / 3 + 3e-8 * pixels / workers
     return objects * (extractor + points + generator + masks), objects * (settings.propagation.cells ** 2 + mask) / 2

@@ -147,7 +147,8 @@ def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runti
         trainer.register_hooks([parts.ClipGradients(model, settings.train.clip_gradients)])
     if comm.is_main_process():
         writer = parts.CurveWriter(folder / "curves", first, settings.train.steps)
-        trainer.register_hooks([parts.ShowProgress(first, settings.train.steps),
+        trainer.register_hooks([parts.ShowProgress(first, settings.train.steps, len(labels.images),
+                                                    settings.train.batch_size),
                                 hooks.PeriodicWriter([writer], period=1),
                                 parts.SaveByTime(checkpointer, runtime.checkpoint_seconds)])
     try:
@@ -156,8 +157,8 @@ def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runti
         raise UserError(f"training the detector: {str(error).splitlines()[0]}; lower detector.train.learning_rate or "
                         f"use runtime.precision 32-true") from None
     if comm.is_main_process():
-        with atomic_path(folder / "model.pth") as temporary:
-            torch.save({"model": {name: value.cpu() for name, value in model.state_dict().items()}}, temporary)
+        with atomic_path(folder / "model.pth") as temporary, temporary.open("wb") as file:
+            torch.save({"model": {name: value.cpu() for name, value in model.state_dict().items()}}, file)
 
 
 def _quiet() -> None:
