@@ -27,6 +27,7 @@ def estimate(settings: ExitsSettings, images: int, pixels: float, device: str, w
     # The teacher looks too, and the mean-field takes 0.2 s for eight 128 x 128 px masks and ten steps on a core.
     mask = (side / settings.generator.mask_stride) ** 2
     refining = 0.03 * mask / 128 ** 2 * (1.0 if device == "cpu" else 0.1)
-    generator = settings.generator.passes(objects) * (1.3 * _seconds(settings.generator.encoder, side, device) + refining)
+    generator = settings.generator.passes(objects) * (1.3 * _seconds(settings.generator.encoder, side, device)
+                                                      + refining)
     masks = _seconds(settings.generator.encoder, side, device) / 3 + 3e-8 * pixels / workers
     return objects * (extractor + points + generator + masks), objects * (settings.propagation.cells ** 2 + mask) / 2
