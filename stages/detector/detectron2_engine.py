@@ -115,7 +115,9 @@ def config(settings: DetectorSettings, classes: int, device: str, masks: bool = 
     cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA = schedule.learning_rate, schedule.gamma
     cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY = schedule.momentum, schedule.weight_decay
     cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_ITERS = 0.001, schedule.warmup_steps
-    cfg.SOLVER.STEPS = tuple(round(share * schedule.steps) for share in schedule.milestones)
+    # Of a few steps two shares may fall on one, or on the end, which Detectron2 refuses and which changes nothing.
+    falls = {round(share * schedule.steps) for share in schedule.milestones}
+    cfg.SOLVER.STEPS = tuple(sorted(step for step in falls if 0 < step < schedule.steps))
     cfg.SOLVER.LR_SCHEDULER_NAME = {"cosine": "WarmupCosineLR", "milestones": "WarmupMultiStepLR"}[schedule.decay]
     try:
         cfg.merge_from_list([str(item) if index % 2 == 0 else item for index, item in enumerate(chosen.overrides)])
