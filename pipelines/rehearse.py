@@ -10,11 +10,13 @@ own, which is begun anew each time; params.yaml, dvc.lock, data/ and DVC's cache
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.rehearsal import miniatures, projection
@@ -22,8 +24,9 @@ from pipelines.rehearsal.quote import FOLDER, device_name
 from pipelines.rehearsal.shortened import Planned, missing_weights, shortened, trainings
 from pipelines.rehearsal.watch import Watch
 from pipelines.settings import METHODS, checked_params, with_method
-from pipelines.workspace import ROOT, Tree, Workspace, changed, provenance
+from pipelines.workspace import ROOT, Tree, Workspace, changed, end_with_descendants, provenance
 from stages.prepare import kinds
+from stages.prepare.budget import budget_of
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import select
 from stages.runtime import devices
@@ -35,7 +38,7 @@ CPU_BATCH = 4
 """Samples of a step on a CPU, unless more are asked for: with a preset's own a rehearsal would take hours."""
 LEAST_IMAGES = 3
 MEMORY = 24e9
-"""Bytes that the processes of a stage may take together."""
+"""Bytes that the processes of a stage may take together on a CPU; beside a GPU the loaders' add up to more."""
 DISK_OF_TRAINING = 2e9
 """Bytes that a training leaves at most: weights, a checkpoint with the optimizer's state, and their copies."""
 _OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|DefaultCPUAllocator: can't allocate", re.IGNORECASE)
@@ -50,7 +53,7 @@ class Rehearsal:
         method: to rehearse.
         root: folder of the real data set, or none: a miniature is written.
         batch: most samples of a step (None: on a CPU ``CPU_BATCH``, else the preset's).
-        memory: bytes that a stage may take.
+        memory: bytes that a stage's processes may take (None: on a CPU ``MEMORY``, else any).
         offline: take ``weights: none`` wherever the preset downloads.
 
     Raises:
@@ -61,7 +64,7 @@ class Rehearsal:
     method: str
     root: Path | None = None
     batch: int | None = None
-    memory: float = MEMORY
+    memory: float | None = None
     offline: bool = False
     words: list[str] = field(default_factory=list)
 
@@ -76,8 +79,14 @@ class Rehearsal:
         self.settings = checked_params(self.preset, self.params)
         self.device = devices.resolve(self.settings.runtime.device)
         self.trainings = trainings(self.settings)
-        cap = self.batch or (CPU_BATCH if self.device.type == "cpu" else 10 ** 9)
+        on_cpu = self.device.type == "cpu"
+        if self.memory is None:
+            self.memory = MEMORY if on_cpu else math.inf
+        cap = self.batch or (CPU_BATCH if on_cpu else 10 ** 9)
         self.most = {plan.key: min(plan.batch, cap) for plan in self.trainings}
+        if any(plan.batch > cap for plan in self.trainings):
+            why = "as was asked for" if self.batch else "as on a CPU the preset's own would take hours"
+            self.words.append(f"batches of at most {cap}, {why}")
         own = [self.most[plan.key] for plan in self.trainings if not plan.steps]
         self.images = max([LEAST_IMAGES, *own])
 
@@ -85,6 +94,11 @@ class Rehearsal:
     def name(self) -> str:
         """Of the file and the workspace."""
         return f"{self.preset.stem}-{self.method}"
+
+    @property
+    def limit(self) -> float:
+        """Bytes that the processes of a stage may take together."""
+        return math.inf if self.memory is None else self.memory
 
     def announce(self) -> str:
         """What will run, and about how long it takes."""
@@ -112,7 +126,7 @@ class Rehearsal:
         log = folder.parent / f"{folder.name}.log"
         log.unlink(missing_ok=True)
         print(f"the stages' own messages: {log.relative_to(ROOT)}", flush=True)
-        watch = Watch(place.folder / ".work" / "pace.jsonl", self.memory)
+        watch = Watch(place.folder / ".work" / "pace.jsonl", self.limit)
         while True:
             try:
                 place.reproduce(changed(self.params, changes), "report", log=log, watcher=watch)
@@ -147,7 +161,7 @@ class Rehearsal:
         if not full:
             raise error
         plans = [plan for plan in planned_of(stage, self.trainings) if self.most[plan.key] > 1]
-        limit = f"{self.memory / 1e9:.0f} GB of memory" if watch.exceeded else "the device's memory"
+        limit = f"{self.limit / 1e9:.0f} GB of memory" if watch.exceeded else "the device's memory"
         if not plans or not re.search(r":?(train|refine|retrain)", stage):
             raise UserError(f"{stage}: needs more than {limit}, and no smaller batch is left; rehearse on a larger "
                             f"machine, or with MEMORY=...") from None
@@ -208,11 +222,16 @@ class Rehearsal:
 
     def counts(self) -> projection.Counts | None:
         """Images of the full run: those of the folder that was given, or those that the data set is known to have."""
-        if self.root is None:
-            return projection.published(self.settings.dataset)
         dataset: DatasetSettings = self.settings.dataset
-        parts = select(kinds.read(dataset), dataset).parts
-        return projection.Counts(len(parts["train"]), len(parts["val"]))
+        if self.root is None:
+            found = projection.published(dataset)
+        else:
+            parts = select(kinds.read(dataset), dataset).parts
+            found = projection.Counts(len(parts["train"]), len(parts["val"]))
+        budget = budget_of(dataset, self.method, self.settings.annotations.model_dump(),
+                           self.settings.evaluate.model_dump())
+        most = min(dataset.limit or sys.maxsize, budget.images if budget else sys.maxsize)
+        return found and replace(found, train=min(found.train, most), val=min(found.val, dataset.limit or found.val))
 
     def provenance(self, changes: Tree) -> Tree:
         """Device, what was changed, and what it was made with; no paths of this machine."""
@@ -284,18 +303,23 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the real data set (default: a miniature is written)")
     parser.add_argument("--batch", type=int, help=f"most samples of a step (default: the preset's; on a CPU "
                                                   f"{CPU_BATCH})")
-    parser.add_argument("--memory", type=float, default=MEMORY / 1e9, metavar="GB",
-                        help="what the processes of a stage may take together (default: %(default)g)")
+    parser.add_argument("--memory", type=float, metavar="GB",
+                        help=f"what the processes of a stage may take together (default: on a CPU {MEMORY / 1e9:g})")
     parser.add_argument("--offline", action="store_true", help="weights: none wherever the preset downloads")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, end_with_descendants)
     try:
         rehearsal = Rehearsal(preset_file(arguments.preset), arguments.method, arguments.root, arguments.batch,
-                              1e9 * arguments.memory, arguments.offline)
+                              arguments.memory and 1e9 * arguments.memory, arguments.offline)
         print(rehearsal.announce(), flush=True)
         results = rehearsal.run()
         path = ROOT / FOLDER / f"{rehearsal.name}.json"
         write_json(path, results, indent=2)
         print(f"{table(results)}\n-> {path.relative_to(ROOT)}")
+        free = shutil.disk_usage(ROOT).free / 1e9
+        if results["full"] and results["full"]["disk_gb"] > free:
+            print(f"warning: the full run needs about {results['full']['disk_gb']:.0f} GB, and {free:.0f} GB are free "
+                  f"here")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

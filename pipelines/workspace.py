@@ -23,6 +23,7 @@ from pipelines.mend import mend
 from pipelines.settings import load_params
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_text
+from stages.runtime.stage import kill_descendants
 
 ROOT = Path(__file__).resolve().parents[1]
 Tree = dict[str, Any]
@@ -157,6 +158,13 @@ class Workspace:
     def read(self, path: str) -> Tree:
         """A JSON file of the workspace."""
         return read_json(self.folder / path)
+
+
+def end_with_descendants(number: int, _: object) -> None:
+    """End with all that was started, on a signal: Python alone would leave a DVC behind, which runs on and locks its
+    workspace."""
+    kill_descendants(os.getpid())
+    os._exit(128 + number)
 
 
 def _environment() -> dict[str, str]:
