@@ -16,20 +16,24 @@ from typing import Any
 
 from pipelines.code import check_dependencies, write_fingerprints
 from pipelines.panoptic.settings import box_detector
-from pipelines.settings import IRNET_FIELDS, IRNET_MAPS, load_params, methods_run, taken_of_irnet, wants_proposals
+from pipelines.settings import IRNET_FIELDS, SEMANTIC_MAPS, load_params, maps_maker, methods_run, taken, wants_proposals
+from stages.detector import costs as detector_costs
 from stages.detector import engines
 from stages.prepare.budget import budget_of
+from stages.prepare.counts import training_images
 from stages.prepare.kinds import needed_paths
 from stages.proposals import costs as proposal_costs
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_text
+from stages.runtime.machine import Machine
 from stages.runtime.parallel import worker_count
 from stages.runtime.settings import nearest, read_yaml
 from stages.runtime.stage import run_stage
 
 OUTPUT = Path("data/check")
-_PIXELS = {"coco": 640.0 * 480, "lvis": 640.0 * 480, "panoptic": 640.0 * 480, "cityscapes": 2048.0 * 1024}
+_PIXELS = {"coco": 640.0 * 480, "lvis": 640.0 * 480, "panoptic": 640.0 * 480, "cityscapes": 2048.0 * 1024,
+           "kitti": 1242.0 * 375}
 # What full supervision reached, for retention: `evaluate` of the method masks writes it, those of the others depend on
 # it. It is nobody's output, because it outlives the runs of any one method.
 REFERENCE = Path("metrics/reference.json")
@@ -67,14 +71,15 @@ def check_dataset(settings: SimpleNamespace) -> None:
 
 
 def check_maps(settings: SimpleNamespace) -> None:
-    """Semantic maps that the chosen method takes from elsewhere; those of IRNet are made on the way."""
-    if settings.method != "bestie" or methods_run(settings) != ["bestie"]:
-        return
+    """Semantic maps that the chosen method takes from elsewhere; those of other methods are made on the way."""
     folder = Path(settings.bestie.maps.folder)
+    if settings.method != "bestie" or maps_maker(settings.method, folder):
+        return
     if not folder.is_dir():
-        raise UserError(f"bestie.maps.folder: there is no folder {folder}{nearest(str(folder), [str(IRNET_MAPS)])}; "
-                        f"put one PNG of category ids per training image there, or write {IRNET_MAPS}, which this "
-                        f"project's IRNet makes on the way")
+        made = [str(path) for path in SEMANTIC_MAPS]
+        raise UserError(f"bestie.maps.folder: there is no folder {folder}{nearest(str(folder), made)}; put one PNG of "
+                        f"category ids per training image there, or write {' or '.join(made)}, which other methods of "
+                        f"this project make on the way")
     if not any(path.suffix == ".png" for path in folder.iterdir()):
         raise UserError(f"bestie.maps.folder: {folder} holds no PNG; put one of category ids per training image there, "
                         f"named by its id in twelve digits")
@@ -86,10 +91,11 @@ def check_proposals(settings: SimpleNamespace) -> None:
     if "proposal" in settings.score.oracle and not wants_proposals(settings.method):
         raise UserError(f"score.oracle: proposal needs a method that uses proposals, {settings.method} uses none; "
                         f"remove it")
-    if chosen.provider == "file" and wants_proposals(settings.method) and not Path(chosen.source).exists():
+    wanted = any(wants_proposals(method) for method in methods_run(settings))
+    if chosen.provider == "file" and wanted and not Path(chosen.source).exists():
         raise UserError(f"proposals.source: there is no {chosen.source}; name a file of COCO results, or a folder of "
                         f"such files, or set proposals.provider: hierarchy and proposals.source: {layout.IMAGES}")
-    for kind, folder in chosen.maps.folders().items() if wants_proposals(settings.method) else ():
+    for kind, folder in chosen.maps.folders().items() if wanted else ():
         made = [str(IRNET_FIELDS)] if kind == "boundary" else []
         if not folder.is_dir() and str(folder) not in made:
             either = f", or {made[0]}, which this project's IRNet makes on the way" if made else ""
@@ -145,13 +151,8 @@ def check_engine(settings: SimpleNamespace) -> None:
 def count_images(settings: SimpleNamespace) -> tuple[int, float]:
     """About how many training images there are, and how many pixels each has."""
     dataset = settings.dataset
-    if dataset.kind == "shapes":
-        count, pixels = dataset.shapes.train, float(dataset.shapes.width * dataset.shapes.height)
-    else:
-        root = Path(dataset.root) / {"cityscapes": "leftImg8bit"}.get(dataset.kind, "")
-        suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-        count = sum(1 for path in root.rglob("*") if path.suffix.lower() in suffixes)
-        pixels = _PIXELS.get(dataset.kind, 500.0 * 375)
+    shapes = float(dataset.shapes.width * dataset.shapes.height)
+    count, pixels = training_images(dataset), {"shapes": shapes, **_PIXELS}.get(dataset.kind, 500.0 * 375)
     budget = budget_of(dataset, settings.method, settings.annotations.model_dump(), settings.evaluate.model_dump())
     count = min(count, budget.images if budget else count)
     return min(count, dataset.limit or count), pixels
@@ -175,24 +176,23 @@ def describe(settings: SimpleNamespace) -> list[str]:
 
     device = devices.resolve(settings.runtime.device)
     workers = worker_count(settings.runtime.workers)
+    machine = Machine(device.type, workers, settings.runtime.processes, settings.runtime.precision)
     images, pixels = count_images(settings)
-    methods = methods_run(settings)
+    others = taken(settings)
     seconds, size, chain = 0.0, images * pixels * 0.5, list[str]()
-    for method in methods:
+    for method in [*others, settings.method]:
         own = read_yaml(Path("pipelines") / method / "dvc.yaml")["stages"]
-        if method != settings.method:  # what the other one needs of it, and no pictures
-            chain += [f"{method}'s {name}" for name in stages_for(own, taken_of_irnet(settings))]
-        else:
-            if wants_proposals(method):
-                took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
-                seconds, size, chain = seconds + took, size + kept, [*chain, "propose"]
-            chain += list(own)
+        if wants_proposals(method):
+            took, kept = proposal_costs.estimate(settings.proposals, images, pixels, workers)
+            seconds, size, chain = seconds + took, size + kept, [*chain, "propose"]
+        # What the chosen one needs of another, and no pictures.
+        chain += [f"{method}'s {name}" for name in stages_for(own, others[method])] if method in others else list(own)
         if (Path("pipelines") / method / "costs.py").exists():
             costs = importlib.import_module(f"pipelines.{method}.costs")
-            took, kept = costs.estimate(getattr(settings, method), images, pixels, device.type, workers)
+            took, kept = costs.estimate(getattr(settings, method), images, pixels, machine)
             seconds, size = seconds + took, size + kept
-    detector = engines.estimate(settings.detector, device.type, settings.runtime.processes)
-    seconds, size = seconds + detector["seconds"], size + detector["bytes"]
+    took, kept = detector_costs.estimate(settings.detector, machine)
+    seconds, size = seconds + took, size + kept
     free = shutil.disk_usage(".").free
     stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]
     said = f"{_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three)"
@@ -209,6 +209,9 @@ def describe(settings: SimpleNamespace) -> list[str]:
         f"{settings.runtime.processes} training process(es), detector engine {settings.detector.engine}",
         f"estimate  {said}; {free / 1e9:.0f} GB are free here",
     ]
+    if settings.detector.engine == "detectron2" and device.type != "cuda" and settings.runtime.precision != "32-true":
+        lines.append(f"warning   runtime.precision {settings.runtime.precision}: Detectron2 has it on CUDA alone, and "
+                     f"trains in 32-true here")
     if size > free:
         lines.append("warning   this disk may be too small")
     return lines

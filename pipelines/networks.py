@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
@@ -62,13 +62,22 @@ def check_networks(settings: SimpleNamespace) -> None:
 
 def without_downloads(settings: _Model) -> _Model:
     """The same settings with ``weights: none`` wherever they say ``imagenet``."""
+    return _without(settings, lambda weights: weights == "imagenet")
+
+
+def without_weights(settings: _Model) -> _Model:
+    """The same settings with ``weights: none`` everywhere."""
+    return _without(settings, lambda weights: True)
+
+
+def _without(settings: _Model, dropped: Callable[[object], bool]) -> _Model:
     changes: dict[str, object] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if name == "weights" and value == "imagenet":
+        if name == "weights" and dropped(value):
             changes[name] = "none"
         elif isinstance(value, BaseModel):
-            changes[name] = without_downloads(value)
+            changes[name] = _without(value, dropped)
     return settings.model_copy(update=changes)
 
 

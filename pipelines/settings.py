@@ -33,9 +33,9 @@ SUPERVISION: dict[str, list[tuple[str, ...]]] = {
     "irnet": [("tags",)], "masks": [], "panoptic": [("boxes",), ("tags",)], "wise": [("points", "tags")],
 }
 
-# Semantic maps that a method takes from the chain of IRNet, if its settings name this folder.
-IRNET_MAPS = layout.method_data("irnet") / "semantic"
-# Class boundaries that proposals take from it, if `proposals.maps.boundary` names this folder.
+# Semantic maps that BESTIE takes from the chain of another method, if `bestie.maps.folder` names its folder.
+SEMANTIC_MAPS = {layout.method_data(method) / "semantic": method for method in ("irnet", "panoptic", "wise")}
+# Class boundaries that proposals take from the chain of IRNet, if `proposals.maps.boundary` names this folder.
 IRNET_FIELDS = layout.method_data("irnet") / "fields"
 
 SECTIONS: dict[str, Any] = {
@@ -66,14 +66,17 @@ def checked_params(path: Path, content: Mapping[str, Any]) -> SimpleNamespace:
         raise UserError(f"{path}: method: unknown method {settings.method!r}"
                         f"{nearest(settings.method, list(METHODS))} (allowed: {', '.join(METHODS)})")
     given = settings.annotations.kinds
-    for group in SUPERVISION[settings.method]:
-        if not set(group) & set(given):
-            raise UserError(f"{path}: annotations.kinds: method {settings.method} needs {' or '.join(group)}, "
-                            f"found {', '.join(given)}")
+    maker = maps_maker(settings.method, settings.bestie.maps.folder)
+    for method in (settings.method, *([maker] if maker else [])):
+        for group in SUPERVISION[method]:
+            if not set(group) & set(given):
+                reason = "" if method == settings.method else f", whose maps {settings.method} takes,"
+                raise UserError(f"{path}: annotations.kinds: method {method}{reason} needs {' or '.join(group)}, "
+                                f"found {', '.join(given)}")
     if settings.method == "bestie" and settings.bestie.cues.source == "points" and "points" not in given:
         raise UserError(f"{path}: annotations.kinds: bestie.cues.source is points, which needs points beside tags, "
                         f"found {', '.join(given)}; write [tags, points], or bestie.cues.source: peaks")
-    if settings.method == "wise" and settings.wise.cues.source == "points" and "points" not in given:
+    if "wise" in (settings.method, maker) and settings.wise.cues.source == "points" and "points" not in given:
         raise UserError(f"{path}: annotations.kinds: wise.cues.source is points, found {', '.join(given)}; write "
                         f"[points], or wise.cues.source: peaks, which needs tags alone")
     return settings
@@ -81,18 +84,26 @@ def checked_params(path: Path, content: Mapping[str, Any]) -> SimpleNamespace:
 
 def methods_run(settings: SimpleNamespace) -> list[str]:
     """The methods whose chains run, in their order: the chosen one, and before it what it builds on."""
-    before = ["irnet"] if taken_of_irnet(settings) and settings.method != "irnet" else []
-    return [*before, settings.method]
+    return [*taken(settings), settings.method]
 
 
-def taken_of_irnet(settings: SimpleNamespace) -> list[Path]:
-    """What the chosen method takes from the chain of IRNet: folders that its stages make."""
-    taken = []
-    if settings.method == "bestie" and Path(settings.bestie.maps.folder) == IRNET_MAPS:
-        taken.append(IRNET_MAPS)
-    if wants_proposals(settings.method) and Path(settings.proposals.maps.boundary) == IRNET_FIELDS:
-        taken.append(IRNET_FIELDS)
-    return taken
+def taken(settings: SimpleNamespace) -> dict[str, list[Path]]:
+    """What the chosen method takes from the chains of others: those methods, in their order, and the folders that
+    their stages make."""
+    found: dict[str, list[Path]] = {}
+    folder = Path(settings.bestie.maps.folder)
+    maker = maps_maker(settings.method, folder)
+    if maker:
+        found[maker] = [folder]
+    if (any(wants_proposals(method) for method in [*found, settings.method])
+            and Path(settings.proposals.maps.boundary) == IRNET_FIELDS):
+        found = {"irnet": [*found.pop("irnet", []), IRNET_FIELDS], **found}
+    return found
+
+
+def maps_maker(method: str, folder: Path | str) -> str | None:
+    """The method whose chain makes the semantic maps that another one takes from a folder, if there is any."""
+    return SEMANTIC_MAPS.get(Path(folder)) if method == "bestie" else None
 
 
 def wants_proposals(method: str, root: Path = Path()) -> bool:
@@ -105,11 +116,20 @@ def with_method(params: Mapping[str, Any], method: str) -> dict[str, Any]:
     """``params`` for another method: with the labels that it is made for, unless those that are there will do. A mix of
     weak and full labels stays one."""
     given = params["annotations"]["kinds"]
-    kinds = [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]
-    if method == "bestie" and params["bestie"].get("cues", {}).get("source") == "points":
+    bestie = params.get("bestie", {})
+    maker = maps_maker(method, bestie.get("maps", {}).get("folder", ""))
+    kinds = [kind for name in (method, maker) if name is not None for kind in _kinds(name, params)]
+    if method == "bestie" and bestie.get("cues", {}).get("source") == "points":
         kinds.append("points")
-    if method == "wise":
-        kinds = ["tags"] if params["wise"].get("cues", {}).get("source") == "peaks" else ["points"]
+    kinds = list(dict.fromkeys(kinds))
     if kinds and "masks" in given and params["annotations"].get("masked_images", 1) != 1:
         kinds.append("masks")
     return {**params, "method": method, "annotations": {**params["annotations"], "kinds": kinds or given}}
+
+
+def _kinds(method: str, params: Mapping[str, Any]) -> list[str]:
+    """The labels that a method is made for, or what will do of those that ``params`` have."""
+    if method == "wise":
+        return ["tags"] if params["wise"].get("cues", {}).get("source") == "peaks" else ["points"]
+    given = params["annotations"]["kinds"]
+    return [next((kind for kind in group if kind in given), group[0]) for group in SUPERVISION[method]]

@@ -74,7 +74,7 @@ def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], 
 
 @torch.no_grad()
 def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings: InferenceSettings,
-                    classes: Collection[int] | None = None) -> Instances:
+                    classes: Collection[int] | None = None, known: np.ndarray | None = None) -> Instances:
     """Instances by components of the most probable class, centres in them, and offsets (eq. 1).
 
     A score is the heat at the centre times the mean class probability of the mask. For a clustered centre it is that
@@ -86,8 +86,10 @@ def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings:
         offset: (2, H, W) as (dy, dx) [px].
         settings: see ``InferenceSettings``.
         classes: only these, indices from 0: those of an image's tags; all if none are given.
+        known: (H, W) the image's semantic map, which takes the place of the most probable classes: 0 background,
+            1.. classes, IGNORE (-1) undecided. Probabilities then count for the scores alone.
     """
-    semantic, best = _classes(probability, classes)
+    semantic, best = _classes(probability, classes, known)
     components = candidate_components(semantic, range(len(heat)), settings.smallest)
     count = int(components.max(initial=0))
     numbers = torch.from_numpy(components).to(heat.device).long()[None]
@@ -115,7 +117,8 @@ def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings:
 
 
 @torch.no_grad()
-def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray) -> Instances:
+def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, known: np.ndarray | None = None
+                    ) -> Instances:
     """The same where the objects' points are known (section 4.3): each pixel of a class goes to one of its points.
 
     A score is the mean class probability of the mask. A point whose class no pixel goes to has no instance.
@@ -124,11 +127,12 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray) -> 
         probability: (C + 1, H, W) of background and classes; only classes with a point compete.
         offset: (2, H, W) as (dy, dx) [px].
         points: (n, 3) rows (class index, y, x) in pixels of the image.
+        known: as in ``group_instances``.
     """
     points = np.asarray(points, np.int64).reshape(-1, 3)
     order = np.argsort(points[:, 0], kind="stable")
     points = points[order]
-    semantic, best = _classes(probability, sorted(set(points[:, 0].tolist())))
+    semantic, best = _classes(probability, sorted(set(points[:, 0].tolist())), known)
     category, at_y, at_x = torch.from_numpy(points).to(offset.device).unbind(1)
     y, x = (best > 0).nonzero(as_tuple=True)
     shift = offset[:, y, x]
@@ -140,8 +144,14 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray) -> 
                       order)
 
 
-def _classes(probability: Tensor, classes: Collection[int] | None) -> tuple[np.ndarray, Tensor]:
-    """(H, W) most probable of the background, 0, and the wanted classes, 1..: on the CPU, and on the device."""
+def _classes(probability: Tensor, classes: Collection[int] | None, known: np.ndarray | None
+             ) -> tuple[np.ndarray, Tensor]:
+    """(H, W) most probable, or known, of the background, 0, and the wanted classes, 1..: on the CPU, and on the device.
+    """
+    if known is not None:
+        kept = known > 0 if classes is None else np.isin(known, [index + 1 for index in classes])
+        semantic = np.where(kept, known, 0).astype(np.int32)
+        return semantic, torch.from_numpy(semantic).long().to(probability.device)
     if classes is not None:
         wanted = torch.zeros(len(probability), dtype=torch.bool, device=probability.device)
         wanted[[0, *(index + 1 for index in classes)]] = True

@@ -45,7 +45,8 @@ def simple_inference(semantic: Path, cues: Path, settings: BestieSettings, categ
 
 
 def network_instances(model: BestieNetwork, category_ids: Sequence[int], cues: Path, train: Entry,
-                      settings: BestieSettings) -> Callable[[str, Entry, Tensor], Instances]:
+                      settings: BestieSettings, semantic: Path | None = None
+                      ) -> Callable[[str, Entry, Tensor], Instances]:
     """What finds the instances of one image, for a walk over images.
 
     Args:
@@ -54,12 +55,13 @@ def network_instances(model: BestieNetwork, category_ids: Sequence[int], cues: P
         cues: folder of the training images' cues; read where they are annotated points.
         train: weak annotations of the training images.
         settings: of the method.
+        semantic: folder of the training images' maps, if their foreground is to be that of the maps.
 
     Returns:
         A function of the split, a COCO image and its pixels (3, H, W) uint8. Training images have instances of their
         tags' classes, or of their points, only.
     """
-    tags = image_classes(train, list(category_ids))
+    tags, table = image_classes(train, list(category_ids)), index_table(category_ids)
     points = settings.cues.source == "points"
     chosen = settings.inference
     flip = points if chosen.flip is None else chosen.flip
@@ -67,12 +69,15 @@ def network_instances(model: BestieNetwork, category_ids: Sequence[int], cues: P
 
     def infer(split: str, image: Entry, pixels: Tensor) -> Instances:
         probability, heat, offset = average_views(model, pixels.to(device), chosen.scales, flip, chosen.max_pixels)
+        known = None
+        if split == "train" and semantic is not None:
+            known = read_indices(semantic / f"{layout.image_key(image)}.png", (image["height"], image["width"]), table)
         if split == "train" and points:
             rows = read_npz(cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3).astype(np.int64)
             rows[:, 0] = [category_ids.index(category) for category in rows[:, 0].tolist()]
-            return group_to_points(probability, offset, rows)
+            return group_to_points(probability, offset, rows, known)
         classes = [category_ids.index(category) for category in tags[image["id"]]] if split == "train" else None
-        return group_instances(probability, heat, offset, chosen, classes)
+        return group_instances(probability, heat, offset, chosen, classes, known)
 
     return infer
 
@@ -83,7 +88,7 @@ def instance_inference(refiner: Path, semantic: Path, cues: Path, train: Entry, 
 
     Args:
         refiner: folder of the trained network.
-        semantic: folder of the training images' maps; read where labels are made without the network.
+        semantic: folder of the training images' maps; read where labels are made without the network, or of them.
         cues: folder of their cues; read there, and where they are annotated points.
         train: weak annotations of the training images.
         settings: of the method.
@@ -94,7 +99,8 @@ def instance_inference(refiner: Path, semantic: Path, cues: Path, train: Entry, 
         ``segmentation`` and ``score`` of its instances.
     """
     model, category_ids = load_refiner(refiner, settings, device)
-    find = network_instances(model, category_ids, cues, train, settings)
+    find = network_instances(model, category_ids, cues, train, settings,
+                             semantic if settings.synthesis.foreground == "map" else None)
     simple = None if settings.synthesis.source == "network" else simple_inference(semantic, cues, settings,
                                                                                   category_ids)
 

@@ -249,6 +249,9 @@ class SynthesisSettings(Settings):
         "what the training images' labels are made by, those of val are the network's in any case: the network; or, to "
         "compare with, components of the semantic map split by the nearest cue, or discs at the cues of the class's "
         "area in the map divided by its cues (sec. 3.5: network; the others are not in the paper)"))
+    foreground: Literal["network", "map"] = Field("network", description=(
+        "what the network's labels of training images are parted of: its own semantic segmentation, or the semantic "
+        "map that it was trained on, where few images teach it less than the map says (sec. 3.2: network)"))
     threshold: float = Field(0.0, ge=0, le=1, description=(
         "instances with a lower score are left out (not in the paper: 0)"))
 

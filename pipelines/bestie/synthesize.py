@@ -1,10 +1,11 @@
 """Labels of the training images from the instance network, and of val images without any annotation (section 3.2).
 
 Reads data/annotations/{train,val}_weak.json (tags or points of train), data/dataset/images, models/bestie/retrained,
-data/bestie/cues (points) and data/bestie/semantic (where `bestie.synthesis.source` makes labels without the network);
-writes data/bestie/pseudo_labels.json and data/bestie/pseudo_labels_val.json (COCO instances) and
-data/bestie/figures.json, the method's own numbers: `instances_per_image` and `val_instances_per_image`. The labels that
-the training kept at some moments go beside them, to data/bestie/moments.json, where `score` counts the right ones.
+data/bestie/cues (points) and data/bestie/semantic (where `bestie.synthesis` makes labels without the network, or in
+the foreground of the maps); writes data/bestie/pseudo_labels.json and data/bestie/pseudo_labels_val.json (COCO
+instances) and data/bestie/figures.json, the method's own numbers: `instances_per_image` and `val_instances_per_image`.
+The labels that the training kept at some moments go beside them, to data/bestie/moments.json, where `score` counts the
+right ones.
 Training images that are labelled in full have their given masks.
 """
 

@@ -58,6 +58,39 @@ def join(*parts: Detections) -> Detections:
     return Detections(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
+def inside_boxes(boxes: Tensor, like: Tensor) -> Tensor:
+    """(D, H, W) bool: which pixels of ``like`` (..., H, W) lie, with their centres, in which of the boxes (D, 4)."""
+    across, down = (torch.arange(size, device=boxes.device) + 0.5 for size in (like.shape[-1], like.shape[-2]))
+    left, top, right, bottom = boxes[:, :, None].unbind(1)  # (D, 1) each
+    return ((down >= top) & (down < bottom))[:, :, None] & ((across >= left) & (across < right))[:, None]
+
+
+def pool_things(log_q: Tensor, detections: Detections, things: Sequence[int]) -> Tensor:
+    """What the semantic segmentation says of things that no box at a pixel has goes to those that one has.
+
+    Where the boxes are all that there are, a thing of another class is a mistake about the class, not about there
+    being a thing: in proportion, each class of a box takes its share. Not in the paper, where it is lost to the stuff.
+
+    Args:
+        log_q: (C, H, W) floating, finite.
+        detections: of the image; those of stuff do not count.
+        things: channels of ``log_q``.
+
+    Returns:
+        (C, H, W): at pixels in a box of a thing, its exponentials over stuff and the boxes' classes sum to 1, and those
+        of the other things stay as they were.
+    """
+    chosen = torch.tensor(list(things), device=log_q.device)
+    of_things = torch.isin(detections.classes, chosen)
+    held = torch.zeros_like(log_q, dtype=torch.bool)
+    for channel, inside in zip(detections.classes[of_things].tolist(),
+                               inside_boxes(detections.boxes[of_things], log_q), strict=True):
+        held[channel] |= inside
+    all_things = log_q[chosen].logsumexp(0)
+    named = log_q[chosen].masked_fill(~held[chosen], -torch.inf).logsumexp(0)
+    return torch.where(held, log_q + (all_things - named), log_q)
+
+
 def instance_unaries(log_q: Tensor, detections: Detections, box_weight: Tensor | float,
                      global_weight: Tensor | float) -> Tensor:
     """The unary terms of eq. 2 to 4, in log space.
@@ -91,9 +124,7 @@ def instance_unaries(log_q: Tensor, detections: Detections, box_weight: Tensor |
         return log_q[:0]
     if min(classes) < 0 or max(classes) >= len(log_q):
         raise ValueError(f"classes must lie in [0, {len(log_q)}), got {classes}")
-    across, down = (torch.arange(size, device=boxes.device) + 0.5 for size in (log_q.shape[2], log_q.shape[1]))
-    left, top, right, bottom = boxes[:, :, None].unbind(1)  # (D, 1) each
-    inside = (((down >= top) & (down < bottom))[:, :, None] & ((across >= left) & (across < right))[:, None])
+    inside = inside_boxes(boxes, log_q)
     outer = torch.as_tensor(global_weight, dtype=log_q.dtype, device=log_q.device)
     inner = outer + box_weight * detections.scores.to(log_q)
     weight = torch.where(inside, inner.log()[:, None, None], outer.log())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipelines.panoptic.box_cues import source_masks
 from pipelines.panoptic.cues import read_box_cues
-from pipelines.panoptic.instance_head import Detections, join, stuff_detections
+from pipelines.panoptic.instance_head import Detections, join, pool_things, stuff_detections
 from pipelines.panoptic.instances import PanopticNetwork, load_instances
 from pipelines.panoptic.rounds import semantic_log_probabilities
 from pipelines.panoptic.settings import PanopticInferenceSettings, PanopticSettings
@@ -24,7 +24,7 @@ _DIGITS = 6
 
 
 def panoptic_rows(model: PanopticNetwork, pixels: Tensor, boxes: Boxes, scores: np.ndarray, stuff: Sequence[int],
-                  classes: Classes, settings: PanopticInferenceSettings) -> list[Entry]:
+                  classes: Classes, settings: PanopticInferenceSettings, *, given: bool = False) -> list[Entry]:
     """The segments of an image; no pixel belongs to two.
 
     Args:
@@ -34,7 +34,8 @@ def panoptic_rows(model: PanopticNetwork, pixels: Tensor, boxes: Boxes, scores: 
         scores: (N,) of the boxes.
         stuff: channels of stuff that the image may show; all but the background become segments.
         classes: of the data set.
-        settings: tiles and flip.
+        settings: of the inference.
+        given: the boxes are all that there are, as on training images.
 
     Returns:
         A row for every label that is the most likely one of some pixel: ``category_id``, ``segmentation``,
@@ -50,6 +51,8 @@ def panoptic_rows(model: PanopticNetwork, pixels: Tensor, boxes: Boxes, scores: 
                  stuff_detections([place[channel] for channel in stuff], log_q))
     if not len(found.scores):
         return []
+    if given and settings.pooled:
+        log_q = pool_things(log_q, found, [place[channel] for channel in classes.things])
     owner = model.head(log_q, pixels, found).argmax(0)
     rows = []
     for number in torch.unique(owner).tolist():
@@ -120,7 +123,8 @@ def panoptic_inference(folder: Path, boxes: Path, groups: Mapping[int, Sequence[
         else:
             stuff = [channel for channel in classes.stuff
                      if not chosen.tagged or channel in tag_channels(image["tags"], classes)]
-            rows = panoptic_rows(model, pixels.to(device), given, np.ones(len(given)), stuff, classes, chosen)
+            rows = panoptic_rows(model, pixels.to(device), given, np.ones(len(given)), stuff, classes, chosen,
+                                 given=True)
         return [{**row, **({"weak_id": int(given.ids[row["box"]])} if row["box"] >= 0 else {})} for row in rows]
 
     return infer

@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.runtime.devices import exact_products
+
 _CHUNK = 1 << 18
 """Pixels that are compared at a time, so that memory does not grow with the image."""
 
 
+@exact_products()
 def background_pixels(embeddings: Tensor, background: np.ndarray, count: int, rounds: int = 20) -> np.ndarray:
     """Pixels that stand for the background: for each cluster of a k-means the one nearest to its mean (sec. 3.3).
 
@@ -61,6 +64,7 @@ def _squared(values: Tensor, centres: Tensor) -> Tensor:
     return centres.square().sum(1) - 2 * values @ centres.T
 
 
+@exact_products()
 def group(embeddings: Tensor, yx: np.ndarray, background_yx: np.ndarray) -> Tensor:
     """Assign every pixel to the point, or to the background pixel, that is most like it (eq. 2).
 

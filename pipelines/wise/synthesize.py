@@ -7,11 +7,13 @@ carry the ``point`` [x, y] that they started from; and data/wise/figures.json: w
 the mean absolute difference of L-Net's and the given number of objects per image of val, and of train ``replaced``, the
 share of labels that are proposals [%], ``no_proposal``, the points that no proposal of enough objectness contains, and
 ``no_points``, the images without a point. Training
-images that are labelled in full have their given masks in the end.
+images that are labelled in full have their given masks in the end. data/wise/semantic/ holds the labels of train as
+maps of their classes, smaller ones on top: one PNG of category ids per image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +22,9 @@ from pipelines.wise.given import read_points
 from pipelines.wise.infer_maps import MAPS
 from pipelines.wise.masks import count_error, image_labels, label_details
 from pipelines.wise.settings import WiseSettings
-from stages.labels.coco import Entry, image_entries, write_instances
+from stages.labels.coco import Entry, annotations_by_image, image_entries, write_instances
 from stages.labels.figures import write_figures
-from stages.labels.given import with_given_masks
+from stages.labels.given import given_map, with_given_masks
 from stages.proposals.propose import PROPOSALS
 from stages.proposals.provider import used_proposals
 from stages.runtime import layout
@@ -31,7 +33,9 @@ from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings, load_settings
 from stages.runtime.stage import run_stage
 from stages.runtime.work import Work
+from stages.segmentation.labels import id_map, write_semantic_png
 
+SEMANTIC = layout.method_data("wise") / "semantic"
 VAL_POINTS = layout.pseudo_labels("wise", "val_points")
 FIGURES = layout.method_data("wise") / "figures.json"
 
@@ -40,6 +44,12 @@ def lnet_count_error(images: list[Entry]) -> float:
     """L-Net against the given points of val."""
     found = [len(read_npz(MAPS / "val" / f"{layout.image_key(image)}.npz")["lnet_yx"]) for image in images]
     return count_error(found, [len(read_points(POINTS / "val", image).xy) for image in images])
+
+
+def write_map(image: Entry, rows: Sequence[Entry], folder: Path, categories: Sequence[Entry]) -> None:
+    """The labels of one image as a semantic PNG."""
+    write_semantic_png(folder / f"{layout.image_key(image)}.png",
+                       id_map(given_map(image, rows, categories), [category["id"] for category in categories]))
 
 
 def main(params: Path) -> None:
@@ -60,9 +70,13 @@ def main(params: Path) -> None:
             rows[path] = [row for part in found for row in part]
             given = with_given_masks(rows[path], weak[split]) if split == "train" else rows[path]
             write_instances(work.path(path.name), image_entries(images), weak[split]["categories"], given)
-        work.publish({path.name: path for path in labels})
+        folder = work.subfolder(SEMANTIC.name)
+        groups = annotations_by_image(read_json(work.path(layout.pseudo_labels("wise").name)))
+        for image in weak["train"]["images"]:
+            write_map(image, groups[image["id"]], folder, weak["train"]["categories"])
+        work.publish({SEMANTIC.name: SEMANTIC, **{path.name: path for path in labels}})
     val = weak["val"]["images"]
-    write_figures(FIGURES, {"count_error": round(lnet_count_error(val), 3)}, measured=[*labels][1:],
+    write_figures(FIGURES, {"count_error": round(lnet_count_error(val), 3)}, measured=[*[*labels][1:], SEMANTIC],
                   details=label_details(rows[layout.pseudo_labels("wise")], weak["train"]["images"]),
                   proposals=used_proposals(PROPOSALS, val))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,31 @@ def resample(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int],
     Returns:
         (N, C, *size), differentiable.
     """
-    rows = _interpolation(size[0], maps.shape[-2], source, target).to(maps)
-    across = _interpolation(size[1], maps.shape[-1], *(columns or (source, target))).to(maps)
+    rows = constant(_interpolation, size[0], maps.shape[-2], source, target, like=maps)
+    across = constant(_interpolation, size[1], maps.shape[-1], *(columns or (source, target)), like=maps)
     return rows @ maps @ across.T
+
+
+def constant(make: Callable[..., Tensor], *arguments: Any, like: Tensor) -> Tensor:
+    """What ``make`` makes of its arguments on the CPU, with the type and device of ``like``; not to be written into.
+
+    On a GPU it is kept: a copy to there makes the host wait until all that was asked for before is done, and a network
+    that is trained asks for the same few matrices at every step.
+
+    Args:
+        make: a function, the same one at every call.
+        arguments: hashable.
+        like: type and device.
+    """
+    if like.device.type == "cpu" or type(like) is not Tensor:  # fake tensors belong to one count of memory
+        return make(*arguments).to(like)
+    return _kept(make, arguments, like.device, like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _kept(make: Callable[..., Tensor], arguments: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # a training may ask for what an inference left here
+        return make(*arguments).to(device, dtype)
 
 
 def _interpolation(count: int, cells: int, source: Grid, target: Grid) -> Tensor:

@@ -138,7 +138,7 @@ def _train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runti
     optimizer = build_optimizer(cfg, model)
     on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}  # Detectron2 takes a GPU per process for granted
     wrapped = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
-    trainer = _trainer(wrapped, optimizer, runtime)
+    trainer = _trainer(wrapped, optimizer, runtime.precision, cfg.MODEL.DEVICE)
     scheduler = hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer))
     # The scheduler's state is part of the trainer's: the hook is registered before the checkpoint is read.
     trainer.register_hooks([parts.SeedSteps(seed), scheduler])
@@ -172,12 +172,14 @@ def _quiet() -> None:
     logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL)
 
 
-def _trainer(model: nn.Module, optimizer: torch.optim.Optimizer, runtime: RuntimeSettings) -> SimpleTrainer:
-    """Detectron2's trainer without data: the data start at the step that the checkpoint tells."""
-    if runtime.precision == "32-true":
+def _trainer(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str, device: str) -> SimpleTrainer:
+    """Detectron2's trainer without data: the data start at the step that the checkpoint tells.
+
+    Its mixed precision is for GPUs alone and refuses to start on a CPU, where a preset for GPUs is tried out.
+    """
+    if precision == "32-true" or not device.startswith("cuda"):
         return SimpleTrainer(model, None, optimizer)
-    precision = torch.bfloat16 if runtime.precision == "bf16-mixed" else torch.float16
-    return AMPTrainer(model, None, optimizer, precision=precision)
+    return AMPTrainer(model, None, optimizer, precision=torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
 
 
 def _start(checkpointer: parts.Checkpointer, weights: str, trainer: SimpleTrainer) -> int:

@@ -103,21 +103,3 @@ def named(section: str) -> Iterator[None]:
         if section == "detector":
             raise
         raise UserError(re.sub(r"(?<![\w.])detector\.(?=\w)", f"{section}.", str(error))) from None
-
-
-def estimate(settings: DetectorSettings, device: str, processes: int = 1) -> dict[str, float]:
-    """About how long training takes [s] and what it writes [bytes], within a factor of three or so.
-
-    Scaled from measured steps: a share for the boxes of each image, and one that goes with its pixels.
-    """
-    train = settings.train
-    side = sorted(train.min_sides)[len(train.min_sides) // 2]
-    megapixels = side * min(1.33 * side, train.max_side) / 1e6
-    narrow = settings.engine == "torchvision" and settings.torchvision.fpn_channels < 128
-    if device.partition(":")[0] == "cpu":  # two cores
-        per_image, per_megapixel = (0.01, 1.6) if narrow else (0.7, 8.0)
-    else:  # one recent GPU
-        per_image, per_megapixel = (0.005, 0.02) if narrow else (0.02, 0.06)
-    images = train.steps * train.batch_size / max(1, processes)
-    weights = 15e6 if narrow else 180e6
-    return {"seconds": images * (per_image + per_megapixel * megapixels), "bytes": 3 * weights}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stages.propagation.pairs import Offset, pair_views
 from stages.propagation.permutohedral import Lattice, build_lattice, filter_values, scaled, transposed
+from stages.runtime.devices import exact_products
 
 Normalisation = Literal["symmetric", "rows"]
 Filter = Callable[[Tensor], Tensor]
@@ -63,6 +64,7 @@ def gaussian_kernel(like: Tensor, width_xy: float, normalisation: Normalisation 
 
 
 @torch.no_grad()
+@exact_products()
 def _separable(values: Tensor, down: Tensor, across: Tensor, reach: int) -> Tensor:
     """``down @ values @ across.T``; products into given tensors are what mixed precision leaves alone."""
     maps = values.reshape(-1, *values.shape[-2:]).contiguous()

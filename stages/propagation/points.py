@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stages.runtime.devices import exact_products
 
+
+@exact_products()
 def sinkhorn(similarity: Tensor, iterations: int = 20) -> Tensor:
     """Sinkhorn-Knopp: scale rows and columns in turn until all sums are 1 (the paper does not say how often).
 
@@ -42,6 +45,7 @@ def seed_rows(members: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 
+@exact_products()
 def propagation_scores(transition: Tensor, sources: Tensor, hops: int) -> Tensor:
     """Mean probability of getting from each set of points to every point in ``hops`` steps (eq. 3 and 4).
 
@@ -61,6 +65,7 @@ def propagation_scores(transition: Tensor, sources: Tensor, hops: int) -> Tensor
     return scores
 
 
+@exact_products()
 def converged_scores(transition: Tensor, sources: Tensor, beta: float) -> Tensor:
     """The walk without an end, (1 - beta) (I - beta T)^-1 (eq. a2), by a linear solve for the few rows wanted.
 
@@ -92,6 +97,7 @@ def retrieve(difference: Tensor, candidates: Tensor, foreground: float, backgrou
     return candidates & (difference >= foreground), candidates & (difference <= background)
 
 
+@exact_products()
 def feature_exponent(features: Tensor, temperature: float) -> Tensor:
     """Logarithm of the similarity of points by their features, for encoders without attention: (cosine - 1) / T.
 
@@ -107,6 +113,7 @@ def feature_exponent(features: Tensor, temperature: float) -> Tensor:
     return directions.transpose(1, 2) @ directions - 1 / temperature
 
 
+@exact_products()
 def colour_exponent(images: Tensor, cells: int, deviation: float) -> Tensor:
     """Logarithm of the similarity of cells by their mean colours: -(difference / deviation)^2 in CIELAB.
 

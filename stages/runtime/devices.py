@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from stages.runtime import distributed
@@ -12,14 +15,42 @@ def resolve(device: str) -> torch.device:
     """Turn a setting into this process's device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
     Of several processes on one machine each gets the GPU of its own number, and that becomes its current one, before
-    anything is built on it.
+    anything is built on it. On CUDA, products of matrices run as convolutions do there: with 10 bits of the factors'
+    mantissas and sums in single precision (TF32), several times as fast; kernels that need more digits ask for
+    ``exact_products``.
 
     Raises:
         UserError: the device is not one that this machine has.
     """
-    # The same bytes from run to run on a GPU too: no kernels chosen by timing or summing in any order.
+    # No kernels of cuDNN's chosen by timing or summing in any order. Torch's own may still: sums over indices, and
+    # gradients of interpolations. So on a GPU two runs can differ in the last bits.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    found = _found(device)
+    if found.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return found
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Within the block, or the function that it decorates, products of matrices keep all digits of single precision.
+
+    For differences of products, and for what is multiplied over and over: TF32 would leave three digits of it.
+    """
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _found(device: str) -> torch.device:
+    """The device of ``resolve``."""
     shared = distributed.world_size() > 1
     if device == "auto":
         if torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ class Teacher(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """As the student's."""
         return self.network(*inputs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:
+        """The count stays on the CPU, wherever the network goes: reading it from a GPU would make the host wait."""
+        super()._apply(fn, recurse)
+        self.steps = self.steps.cpu()
+        return self
 
     @torch.no_grad()
     def follow(self, student: nn.Module) -> None:

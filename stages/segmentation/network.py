@@ -11,7 +11,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPPPooling, 
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import Tensor, nn
 
-from stages.cues.backbone import Backbone, Grid, resample
+from stages.cues.backbone import Backbone, Grid, constant, resample
 from stages.runtime.errors import UserError
 from stages.segmentation.settings import FeatureSettings
 
@@ -96,7 +96,8 @@ class DenseFeatures(nn.Module):
         pooled = []
         for block in self.decoder.psp.blocks:
             bins, convolution = block.pool_size, block.pool[1]
-            means = _means(height, bins).to(features) @ features @ _means(width, bins).to(features).T
+            down, across = (constant(_means, side, bins, like=features) for side in (height, width))
+            means = down @ features @ across.T
             rows, columns = (Grid(side / bins, (side / bins - 1) / 2) for side in (height, width))
             pooled.append(resample(convolution(means), rows, PIXELS, (height, width), (columns, PIXELS)))
         return self.decoder.dropout(self.decoder.conv(torch.cat([*pooled, features], 1)))

@@ -204,12 +204,23 @@ def test_a_disk_that_is_too_small(clone, monkeypatch, capsys):
     assert "warning   this disk may be too small" in capsys.readouterr().out
 
 
+def test_a_cpu_has_no_mixed_precision_of_detectron2(clone):
+    for engine, precision, warned in (("detectron2", "bf16-mixed", True), ("detectron2", "32-true", False),
+                                      ("torchvision", "bf16-mixed", False)):
+        changes = {"runtime.device": "cpu", "runtime.precision": precision, "detector.engine": engine}
+        lines = check.describe(load_params(clone(changes)))
+        assert any("Detectron2 has it on CUDA alone" in line for line in lines) == warned
+
+
 def test_photographs_are_counted(clone):
-    Path("photos/images/more").mkdir(parents=True)
-    for name in ("a.jpg", "b.PNG", "more/c.jpeg", "notes.txt"):
+    """Those that the JSON lists, whatever else lies in the folder."""
+    Path("photos/images").mkdir(parents=True)
+    for name in ("a.jpg", "b.PNG", "unlisted.jpeg", "notes.txt"):
         Path("photos/images", name).touch()
+    Path("photos/instances_train.json").write_text(
+        '{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.PNG"}], "annotations": []}')
     settings = load_params(clone({"dataset.root": "photos"}, "photos"))
-    assert check.count_images(settings) == (3, 640 * 480)
+    assert check.count_images(settings) == (2, 640 * 480)
 
 
 def test_a_budget_is_counted_and_checked(clone, capsys):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipelines import check, code
-from pipelines.settings import IRNET_FIELDS, IRNET_MAPS, METHODS
+from pipelines.settings import IRNET_FIELDS, METHODS, SEMANTIC_MAPS
 from stages.runtime.errors import UserError
 from stages.runtime.settings import read_yaml
 
@@ -201,14 +201,15 @@ def test_every_dependency_is_in_git_or_made_by_a_stage(method, name):
                 assert any(_below(path, dep) for path in _tracked()), f"{dep} is not in Git"
 
 
-def test_bestie_runs_irnet_if_its_maps_are_taken_and_nothing_of_it_otherwise():
+def test_bestie_runs_the_method_whose_maps_are_taken_and_nothing_of_it_otherwise():
     deps = {name: stage["deps"] for name, stage in _stages("bestie").items() if name not in _common()}
     users = [name for name, names in deps.items() if "${bestie.maps.folder}" in names]
     assert users == ["train_segmenter", "infer_semantic"]
-    assert not [dep for names in deps.values() for dep in names if "irnet" in dep]
-    params = _params(PRESETS[0], "irnet")
-    made = {name: _outputs(stage, params) for name, stage in _stages("irnet").items()}
-    assert [name for name, paths in made.items() if str(IRNET_MAPS) in paths] == ["synthesize"]
+    assert not [dep for names in deps.values() for dep in names for method in SEMANTIC_MAPS.values() if method in dep]
+    for folder, method in SEMANTIC_MAPS.items():
+        params = _params(PRESETS[0], method)
+        made = {name: _outputs(stage, params) for name, stage in _stages(method).items()}
+        assert [name for name, paths in made.items() if str(folder) in paths] == ["synthesize"]
 
 
 def test_who_runs_the_proposals():

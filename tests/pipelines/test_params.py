@@ -161,10 +161,27 @@ def test_wise_gets_what_its_cues_start_from(message):
         "wise.cues.source: peaks, which needs tags alone")
 
 
+def test_bestie_gets_what_its_maps_are_made_of(message):
+    params = changed(read_yaml(SHAPES), {"bestie.maps.folder": "data/wise/semantic"})
+    assert with_method(params, "bestie")["annotations"]["kinds"] == ["tags", "points"]
+    assert message({"method": "bestie", "bestie.maps.folder": "data/wise/semantic"}).startswith(
+        "params.yaml: annotations.kinds: wise.cues.source is points, found tags;")
+    params["bestie"]["maps"]["folder"] = "data/panoptic/semantic"
+    assert with_method(params, "bestie")["annotations"]["kinds"] == ["tags", "boxes"]
+    assert message({"method": "bestie", "bestie.maps.folder": "data/panoptic/semantic"}) == (
+        "params.yaml: annotations.kinds: method panoptic, whose maps bestie takes, needs boxes, found tags")
+
+
 @pytest.mark.parametrize(("changes", "methods"), [
     ({"method": "bestie"}, ["irnet", "bestie"]),
     ({"method": "bestie", "bestie.maps.folder": "data/irnet/semantic/"}, ["irnet", "bestie"]),
     ({"method": "bestie", "bestie.maps.folder": "../maps"}, ["bestie"]),
+    ({"method": "bestie", "annotations.kinds": ["tags", "points"], "bestie.maps.folder": "data/wise/semantic"},
+     ["wise", "bestie"]),
+    ({"method": "bestie", "annotations.kinds": ["tags", "points"], "bestie.maps.folder": "data/wise/semantic",
+      "proposals.maps.boundary": "data/irnet/fields"}, ["irnet", "wise", "bestie"]),
+    ({"method": "bestie", "annotations.kinds": ["tags", "boxes"], "bestie.maps.folder": "data/panoptic/semantic"},
+     ["panoptic", "bestie"]),
     ({"method": "irnet"}, ["irnet"]),
     ({"method": "wise", "annotations.kinds": ["points"]}, ["wise"]),
     ({"method": "wise", "annotations.kinds": ["points"], "proposals.maps.boundary": "data/irnet/fields"},

@@ -12,6 +12,7 @@ from torch import nn
 from pipelines.bestie.grouping import average_views, group_instances, group_to_points
 from pipelines.bestie.network import Outputs
 from pipelines.bestie.settings import CentreSettings, InferenceSettings
+from stages.segmentation.labels import IGNORE
 
 
 def settings(whole=True, smallest=1, **centres):
@@ -142,6 +143,24 @@ def test_points_share_the_foreground_of_their_class():
     assert alone.categories.tolist() == [1] and not alone.labels[:, :14].any()
     none = group_to_points(probability, offset, np.zeros((0, 3)))
     assert not none.labels.any() and none.scores.shape == (0,)
+
+
+def test_a_known_map_is_the_foreground():
+    """The probabilities say nothing of where a class is; they still score it."""
+    probability, heat, offset = scene()
+    known = np.zeros(probability.shape[1:], np.int16)
+    known[:, :8], known[:, 10:13], known[0] = 1, 2, IGNORE
+    points = np.array([[0, 5, 9], [0, 4, 3]])
+    found = group_to_points(probability, offset, points, known)
+    assert np.array_equal(found.labels > 0, known == 1), "class 2 has no point"
+    for number in (1, 2):
+        mask = found.labels == number
+        assert found.scores[number - 1] == pytest.approx(probability[1].numpy()[mask].mean(), rel=1e-5)
+    grouped = group_instances(probability, heat, offset, settings(), [0, 1], known)
+    assert np.array_equal(grouped.labels > 0, known > 0)
+    assert {int(known[grouped.labels == number].max()) for number in range(1, len(grouped.scores) + 1)} == {1, 2}
+    alone = group_instances(probability, heat, offset, settings(), [1], known)
+    assert np.array_equal(alone.labels > 0, known == 2)
 
 
 class Positions(nn.Module):

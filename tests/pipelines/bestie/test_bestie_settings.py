@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipelines.bestie import costs
 from pipelines.bestie.centres import lattice_points
 from pipelines.bestie.settings import BestieSettings, CentreSettings, CueSettings
+from stages.runtime.machine import Machine
 from stages.runtime.settings import Settings
 
 
@@ -41,7 +42,7 @@ def test_what_a_retraining_costs():
 
     def seconds(iterations, **changes):
         settings = BestieSettings(retraining={"iterations": iterations}, **changes)
-        return costs.estimate(settings, 100, 500 * 375, "cpu", 2)[0]
+        return costs.estimate(settings, 100, 500 * 375, Machine("cpu", 2))[0]
 
     assert BestieSettings().retraining.iterations == 0, "the method as published"
     alone = {"cues": {"source": "points"}, "maps": {"source": "folder"}, "inference": {"flip": False}}

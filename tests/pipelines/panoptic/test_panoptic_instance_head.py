@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pipelines.panoptic.instance_head import Detections, InstanceHead, instance_unaries, join, stuff_detections
+from pipelines.panoptic.instance_head import (
+    Detections,
+    InstanceHead,
+    instance_unaries,
+    join,
+    pool_things,
+    stuff_detections,
+)
 from stages.propagation.label_mean_field import image_kernels, label_mean_field
 
 CLASSES, HEIGHT, WIDTH = 4, 6, 9
@@ -55,6 +62,21 @@ def test_unaries_pixel_by_pixel(items):
     found = instance_unaries(log_q, items, 0.8, 1.7)
     assert found.dtype == torch.float64
     assert np.abs(found.numpy() - by_pixel(log_q.exp().numpy(), items, 0.8, 1.7)).max() < 1e-12
+
+
+def test_things_are_pooled_where_a_box_is():
+    """At pixels in boxes the classes of the boxes share, in proportion, all that is said of things; by pixel."""
+    q = semantics().exp().numpy()
+    items = detections(([1, 1, 4, 4], 2, 0.9), ([3, 0, 9, 6], 1, 0.5), ([0, 0, 9, 6], 0, 1.0))
+    found = pool_things(torch.from_numpy(q).log(), items, [1, 2, 3]).exp().numpy()
+    for y, x in np.ndindex(HEIGHT, WIDTH):
+        held = ([2] if 1 <= x < 4 and 1 <= y < 4 else []) + ([1] if x >= 3 else [])
+        wanted = q[:, y, x].copy()
+        for channel in held:
+            wanted[channel] = q[channel, y, x] * q[1:, y, x].sum() / q[held, y, x].sum()
+        assert np.abs(found[:, y, x] - wanted).max() < 1e-12
+    nothing = pool_things(torch.from_numpy(q).log(), detections(([0, 0, 9, 6], 0, 1.0)), [1, 2, 3])
+    assert np.abs(nothing.exp().numpy() - q).max() < 1e-12
 
 
 def test_unaries_by_hand():

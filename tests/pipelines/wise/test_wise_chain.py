@@ -8,6 +8,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -123,7 +124,20 @@ def test_labels(workspace):
     assert figures["figures"]["count_error"] == pytest.approx(np.abs(np.subtract(*counts)).mean(), abs=1e-3)
     assert 0 < figures["details"]["replaced"] <= 100 and figures["details"]["no_points"] == 0
     assert figures["proposals"]["provider"] == "boxes" and figures["proposals"]["trained_on_masks"] == 0
-    assert set(figures["measured"]) == {"pseudo_labels_val.json", "pseudo_labels_val_points.json"}
+    assert set(figures["measured"]) == {"pseudo_labels_val.json", "pseudo_labels_val_points.json", "semantic"}
+
+
+def test_semantic_maps(workspace):
+    """Every pixel has the class of the smallest label that holds it."""
+    train = read(workspace, "pseudo_labels.json")
+    for image in train["images"]:
+        shown = cv2.imread(str(workspace / f"data/wise/semantic/{layout.image_key(image)}.png"), cv2.IMREAD_UNCHANGED)
+        own = [item for item in train["annotations"] if item["image_id"] == image["id"]]
+        areas = np.array([item["area"] - item["id"] / 1e6 for item in own])[:, None, None]  # of equal ones the last
+        masks = np.array([rle.decode(item["segmentation"]) for item in own]).astype(bool)
+        owner = np.where(masks, areas, np.inf).argmin(0)
+        categories = np.array([item["category_id"] for item in own])
+        assert np.array_equal(shown, np.where(masks.any(0), categories[owner], 0))
 
 
 def test_score_has_all_rows_of_table_1(workspace):

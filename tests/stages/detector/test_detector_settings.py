@@ -8,9 +8,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from stages.detector.engines import INSTALL_DETECTRON2, LOADED_BY_NAME, available_engines, engine, estimate
+from stages.detector.costs import estimate
+from stages.detector.engines import INSTALL_DETECTRON2, LOADED_BY_NAME, available_engines, engine
 from stages.detector.settings import DetectorSettings
 from stages.runtime.errors import UserError
+from stages.runtime.machine import Machine
 from stages.runtime.settings import load_settings
 
 
@@ -58,5 +60,5 @@ def test_missing_engine_is_one_line_with_the_command(monkeypatch):
 
 def test_estimate_grows_with_steps():
     few = DetectorSettings.model_validate({"train": {"steps": 100}})
-    assert estimate(DetectorSettings(), "cpu")["seconds"] > estimate(few, "cpu")["seconds"] > 0
-    assert estimate(few, "cuda:0")["seconds"] < estimate(few, "cpu")["seconds"]
+    assert estimate(DetectorSettings(), Machine("cpu"))[0] > estimate(few, Machine("cpu"))[0] > 0
+    assert estimate(few, Machine("cuda"))[0] < estimate(few, Machine("cpu"))[0]

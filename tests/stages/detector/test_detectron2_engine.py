@@ -178,6 +178,17 @@ def test_stages_train_resume_and_predict(dataset, monkeypatch):
     assert all(item["segmentation"]["size"] == [HEIGHT, WIDTH] for item in results)
 
 
+@pytest.mark.parametrize(("precision", "device", "trainer", "kind"), [
+    ("32-true", "cuda", "SimpleTrainer", None), ("bf16-mixed", "cuda", "AMPTrainer", torch.bfloat16),
+    ("16-mixed", "cuda", "AMPTrainer", torch.float16), ("bf16-mixed", "cpu", "SimpleTrainer", None)])
+@pytest.mark.filterwarnings("ignore:.*GradScaler.*")
+def test_mixed_precision_is_for_gpus(precision, device, trainer, kind):
+    """On a CPU its trainer for it refuses to take a step."""
+    layer = torch.nn.Linear(1, 1)
+    made = detectron2_engine._trainer(layer, torch.optim.SGD(layer.parameters(), 0.1), precision, device)
+    assert type(made).__name__ == trainer and getattr(made, "precision", None) == kind
+
+
 def test_coco_evaluator_on_known_masks(tmp_path):
     images = [{"id": 5, "file_name": "5.png", "width": WIDTH, "height": HEIGHT},
               {"id": 6, "file_name": "6.png", "width": WIDTH, "height": HEIGHT}]

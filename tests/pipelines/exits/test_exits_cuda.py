@@ -1,0 +1,100 @@
+"""EXITS as on a GPU: nothing is left on the CPU, going forward or backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipelines.exits.losses import projection_loss
+from pipelines.exits.network import Generator
+from pipelines.exits.prediction import refine, whole_prediction
+from pipelines.exits.retrieval import retrieve_points
+from pipelines.exits.settings import GeneratorSettings, InferenceSettings, PropagationSettings
+from pipelines.exits.training import GeneratorLosses
+from stages.cues import backbone
+from stages.propagation.settings import MeanFieldSettings
+from stages.runtime.ema import Teacher
+from tests.pretended_gpu import pretended_gpu
+
+PYRAMID = {"kind": "pyramid", "name": "resnet10t", "weights": "none", "stride": 8, "width": 16, "position": True,
+           "scores": True, "arguments": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+VIT = {"kind": "vit", "name": "vit_tiny_patch16_224", "weights": "none", "stride": 8,
+       "arguments": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "class_token": False}}
+BOTH = pytest.mark.parametrize("encoder", [PYRAMID, VIT], ids=["pyramid", "vit"])
+
+
+@pytest.fixture(autouse=True)
+def _no_matrices_left():
+    yield
+    backbone._kept.cache_clear()
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inside = torch.zeros(2, 8, 8)
+    inside[:, 2:7, 1:6] = 1
+    labels = torch.full((2, 4, 4), -2, dtype=torch.int8)
+    labels[:, 1:3, 1:3] = torch.tensor([[2, 1], [0, -1]], dtype=torch.int8)
+    labels[1, 1:3, 1:3] = torch.tensor([[2, 0], [0, 0]], dtype=torch.int8)
+    likely = torch.randn(2, 4, 4, generator=generator)
+    return {"image": torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator),
+            "box": torch.tensor([[4.0, 4.0, 28.0, 20.0], [8.0, 0.0, 32.0, 32.0]]), "inside": inside, "labels": labels,
+            "likely": likely, "scores": likely}
+
+
+def generator(encoder) -> tuple[Generator, GeneratorSettings]:
+    torch.manual_seed(0)
+    settings = GeneratorSettings(encoder=encoder, crf_scores=0.5, crf_start=0.0)
+    return Generator(settings.encoder, 32, 4), settings
+
+
+@BOTH
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_training_step(encoder, mixed):
+    student, settings = generator(encoder)
+    teacher = Teacher(student, 0.9)
+    with pretended_gpu() as gpu:
+        student, teacher, given = gpu.take(student).train(), teacher.to("cuda"), gpu.take(batch())
+        assert not teacher.steps.is_cuda  # a count is the host's
+        losses = GeneratorLosses(teacher, settings, 100)
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            terms = losses(student, given)
+            warm_up = projection_loss(student(given["image"], given["box"], None), given["inside"]).mean()
+        assert set(terms) == {"point", "mil", "crf"} and all(term.is_cuda for term in terms.values())
+        torch.stack([*(term.float() for term in terms.values()), warm_up]).sum().backward()
+        assert all(value.grad is None or value.grad.is_cuda for value in student.parameters())
+        gpu.waits.clear()
+        teacher.follow(student)
+        assert not gpu.waits and int(teacher.steps) == 1
+
+
+@BOTH
+def test_the_losses_wait_for_the_crf_alone(encoder):
+    student, settings = generator(encoder)
+    teacher = Teacher(student, 0.9)
+    with pretended_gpu() as gpu:
+        student, teacher, given = gpu.take(student).train(), teacher.to("cuda"), gpu.take(batch())
+        for weight, wanted in ((0.0, 0), (0.5, 40)):
+            losses = GeneratorLosses(teacher, settings.model_copy(update={"crf_weight": weight}), 100)
+            losses(student, given)
+            gpu.waits.clear()
+            torch.stack(list(losses(student, given).values())).sum().backward()
+            assert gpu.waits.total() <= wanted, gpu.waits
+
+
+@BOTH
+def test_retrieval_and_prediction(encoder):
+    model = generator(encoder)[0].eval()
+    with pretended_gpu() as gpu, torch.no_grad():
+        model, given = gpu.take(model), gpu.take(batch())
+        settings = PropagationSettings(cells=4, layer=1, foreground=0.1, background=-0.1,
+                                       **({"colour": 0.2, "locality": 0.3} if encoder is PYRAMID else {}))
+        for hops in (3, 0):
+            similarity = model.similarity(given["image"], given["box"], settings)
+            labels, difference = retrieve_points(similarity, given["labels"],
+                                                 settings.model_copy(update={"hops": hops}))
+            assert labels.is_cuda and difference.is_cuda
+        masks = whole_prediction(model, given["image"], given["box"], given["scores"],
+                                 InferenceSettings(flip=True, unguided=0.5, scores=0.2))
+        assert masks.is_cuda
+        assert refine(masks, given["image"], batch()["box"].numpy(), MeanFieldSettings(iterations=2)).is_cuda

@@ -1,0 +1,74 @@
+"""WISE as on a GPU: nothing is left on the CPU but what is worked out there, going forward or backward."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.wise.blobs import make_points
+from pipelines.wise.network import WiseNet
+from pipelines.wise.prediction import colours, image_maps, likeness, similarity
+from pipelines.wise.pseudo_masks import Pairs
+from pipelines.wise.settings import NetworkSettings
+from pipelines.wise.training import joint_losses
+from stages.cues import backbone
+from stages.cues.settings import BackboneSettings
+from tests.pretended_gpu import pretended_gpu
+
+NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16,
+                          arguments={"channels": [8, 8, 16, 16], "stem_width": 8})
+
+
+@pytest.fixture(autouse=True)
+def _no_matrices_left():
+    yield
+    backbone._kept.cache_clear()
+
+
+def build(**changes) -> tuple[WiseNet, NetworkSettings]:
+    torch.manual_seed(0)
+    settings = NetworkSettings(backbone=NARROW, strides=(16, 8, 4), dimensions=5, term_warmup=10, **changes)
+    return WiseNet(settings, 2), settings
+
+
+def sample(height: int, width: int, gpu) -> dict:
+    """As the training loop hands it over: points stay arrays, image and pairs go to the GPU."""
+    rng = np.random.default_rng(0)
+    yx = np.stack([rng.permutation(height)[:12], rng.permutation(width)[:12]], 1)
+    found = {"yx": torch.from_numpy(yx), "first": torch.tensor([0, 1, 2, 3]), "second": torch.tensor([4, 5, 6, 7]),
+             "same": torch.tensor([True, False, True, False]), "weight": torch.full((4,), 0.25),
+             "points": torch.tensor([0, 1]), "seeds": torch.tensor([2]), "hard": torch.tensor([8, 9, 10, 11])}
+    assert set(found) == set(Pairs.__dataclass_fields__)
+    image = torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8))
+    return {"image": gpu.take(image), "pairs": gpu.take(found),
+            "points": make_points(np.array([[5, 6], [20, 21], [20, 30]]), np.array([1, 2, 2]), (height, width))}
+
+
+@pytest.mark.parametrize(("mixed", "changes"), [(False, {}), (True, {}), (False, {"shared": False, "width": 8}),
+                                                (False, {"coordinates": True})])
+def test_a_training_step(mixed, changes):
+    model, settings = build(**changes)
+    with pretended_gpu() as gpu:
+        model = gpu.take(model).train()
+        given = [sample(32, 48, gpu), sample(40, 33, gpu)]
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            terms = joint_losses(model, model, given, settings)
+        assert all(term.is_cuda for term in terms.values())
+        torch.stack(list(terms.values())).sum().backward()
+        assert all(value.grad.is_cuda for value in model.parameters() if value.grad is not None)
+        gpu.waits.clear()
+        joint_losses(model, model, given[:1], settings)
+        # Blobs and watersheds are found on the CPU: there and back once, and what they ask for in between.
+        assert gpu.waits["from gpu"] <= 4 and gpu.waits.total() <= 20, gpu.waits
+
+
+def test_an_image():
+    model, _ = build()
+    with pretended_gpu() as gpu, torch.no_grad():
+        location, embeddings = image_maps(gpu.take(model).eval(), sample(32, 48, gpu)["image"], 1000)
+        assert location.is_cuda and embeddings.is_cuda and location.shape[1:] == (32, 48)
+        assert colours(embeddings).is_cuda
+        yx = np.array([[3, 4], [20, 30]])
+        labels = gpu.take(torch.randint(-1, 2, (32, 48)))
+        assert likeness(embeddings, labels, yx).shape == (2,) and similarity(embeddings, yx).shape == (32, 48)
