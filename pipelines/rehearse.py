@@ -19,11 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipelines import memory
 from pipelines.rehearsal import miniatures, projection
 from pipelines.rehearsal.quote import FOLDER, device_name
 from pipelines.rehearsal.shortened import Planned, missing_weights, shortened, trainings
 from pipelines.rehearsal.watch import Watch
-from pipelines.settings import METHODS, checked_params, with_method
+from pipelines.settings import METHODS, checked_params, methods_run, with_method
 from pipelines.workspace import ROOT, Tree, Workspace, changed, end_with_descendants, provenance
 from stages.prepare import kinds
 from stages.prepare.budget import budget_of
@@ -32,6 +33,7 @@ from stages.prepare.sources import select
 from stages.runtime import devices
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
+from stages.runtime.memory import step_memory
 from stages.runtime.settings import nearest, read_yaml
 
 CPU_BATCH = 4
@@ -203,9 +205,11 @@ class Rehearsal:
             if scale is not None:
                 row["full_hours"] = round(projection.full_seconds(measured, plans, scale) / 3600, 3)
                 row["full_disk_mb"] = round(projection.full_bytes(kept.get(stage, {}), scale) / 1e6, 1)
-            rows[stage.replace("pipelines/", "").replace("/dvc.yaml:", "/")] = row
-        total = {"seconds": round(sum(row["seconds"] for row in rows.values()), 1),
-                 "peak_mb": max(row["peak_mb"] for row in rows.values()),
+            rows[row_name(stage)] = row
+        for name, counted in self.counted().items():
+            rows.setdefault(name, {}).update(counted)
+        total = {"seconds": round(sum(row.get("seconds", 0.0) for row in rows.values()), 1),
+                 "peak_mb": max(row.get("peak_mb", 0) for row in rows.values()),
                  "images": here.train + here.val}
         return {**rows, "all": total, "full": {} if full is None else self.full_run(rows, full),
                 "run": self.provenance(changes)}
@@ -216,9 +220,26 @@ class Rehearsal:
                 **({} if full.objects is None else {"objects_per_image": full.objects}),
                 "epochs": {plan.key: plan.epochs for plan in self.trainings if not plan.steps},
                 "steps": {plan.key: plan.steps for plan in self.trainings if plan.steps},
-                "hours": round(sum(row["full_hours"] for row in rows.values()), 2),
+                "hours": round(sum(row.get("full_hours", 0.0) for row in rows.values()), 2),
                 # DVC's cache holds everything once more.
-                "disk_gb": round(2 * sum(row["full_disk_mb"] for row in rows.values()) / 1e3, 2)}
+                "disk_gb": round(2 * sum(row.get("full_disk_mb", 0.0) for row in rows.values()) / 1e3, 2)}
+
+    def counted(self) -> Tree:
+        """What a step of the preset's own batch and precision holds in a GPU's memory, counted (``pipelines.memory``):
+        row -> ``counted_batch``, ``counted_peak_mb``, ``counted_activations_mb``."""
+        found: Tree = {}
+        if self.settings.dataset.kind not in memory.DATA:
+            return found
+        data = memory.data_of(self.settings)
+        for method in methods_run(self.settings):
+            # The detector's, the last one, is that of torchvision's engine.
+            steps = memory.preset_steps(self.settings, method, data) if method in memory.METHODS else []
+            for step in steps if self.settings.detector.engine == "torchvision" else steps[:-1]:
+                taken = step_memory(step, self.settings.runtime.precision)
+                name = step.name if step is steps[-1] else f"{method}/{step.name}"
+                found[name] = {"counted_batch": step.batch, "counted_peak_mb": round(taken.peak / 1e6),
+                               "counted_activations_mb": round(taken.activations / 1e6)}
+        return found
 
     def counts(self) -> projection.Counts | None:
         """Images of the full run: those of the folder that was given, or those that the data set is known to have."""
@@ -239,6 +260,11 @@ class Rehearsal:
         given = {**changes, **({"dataset.root": "the miniature"} if "dataset.root" in changes else {})}
         return {"device": device_name(self.device), "changed": given, "words": list(dict.fromkeys(self.words)),
                 **provenance(shown)}
+
+
+def row_name(stage: str) -> str:
+    """Of a stage, as DVC names it."""
+    return stage.removeprefix("pipelines/").replace("/dvc.yaml:", "/")
 
 
 def planned_of(stage: str, plans: list[Planned]) -> list[Planned]:
@@ -262,7 +288,8 @@ def outputs(folder: Path) -> dict[str, dict[str, int]]:
 
 def table(results: Tree) -> str:
     """The stages as text, the full run below."""
-    columns = ["seconds", "peak_mb", "gpu_peak_mb", "batch", "seconds_per_step", "full_hours", "full_disk_mb"]
+    columns = ["seconds", "peak_mb", "gpu_peak_mb", "batch", "seconds_per_step", "full_hours", "full_disk_mb",
+               "counted_batch", "counted_peak_mb"]
     rows = {name: row for name, row in results.items() if name not in ("full", "run")}
     columns = [column for column in columns if any(column in row for row in rows.values())]
     lines = [["", *columns], *([name, *(str(row.get(column, "")) for column in columns)] for name, row in rows.items())]

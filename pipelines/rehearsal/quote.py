@@ -71,5 +71,5 @@ def told_by(settings: SimpleNamespace) -> dict[str, Any]:
             "annotations": settings.annotations, "precision": settings.runtime.precision,
             "processes": settings.runtime.processes,
             "dataset": settings.dataset.model_dump(exclude={"root", "sbd", "copy_images"}),
-            "proposals": settings.proposals if wants_proposals(settings.method) else None,
+            "proposals": settings.proposals if any(map(wants_proposals, methods_run(settings))) else None,
             "detector": (detector.engine, detector.train, detector.predict, getattr(detector, detector.engine))}

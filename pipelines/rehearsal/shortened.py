@@ -80,8 +80,8 @@ def shortened(settings: SimpleNamespace, images: int, most: Mapping[str, int], w
         if plan.batch > most[plan.key]:
             changes[f"{plan.key}.batch_size"] = most[plan.key]
     changes |= {f"{key}.weights": "none" for key in weights}
-    # Half precision is a GPU's: Fabric and Detectron2 refuse it elsewhere.
-    if device == "cpu" and settings.runtime.precision != "32-true":
+    # Fabric has it on GPUs alone; bfloat16 is everywhere.
+    if device == "cpu" and settings.runtime.precision == "16-mixed":
         changes["runtime.precision"] = "32-true"
     return changes
 

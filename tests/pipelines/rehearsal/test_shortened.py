@@ -36,6 +36,7 @@ def test_nothing_else_changes():
     assert shortened(settings, 32, most, [], "cuda") == {
         "dataset.limit": 32, "irnet.classifier.steps": 2, "irnet.network.steps": 2, "detector.train.steps": 2}
     half = checked_params(Path("x"), changed(content, {"runtime.precision": "16-mixed"}))
+    assert "runtime.precision" not in shortened(settings, 3, most, [], "cpu")  # bfloat16
     assert shortened(half, 3, {**most, "irnet.network": 8}, ["irnet.network.backbone"], "cpu") == {
         "dataset.limit": 3, "irnet.classifier.steps": 2, "irnet.network.steps": 2, "detector.train.steps": 2,
         "irnet.network.batch_size": 8, "irnet.network.backbone.weights": "none", "runtime.precision": "32-true"}
