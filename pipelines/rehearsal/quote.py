@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 
+from pipelines.rehearsal import BUSY, FOLDER
 from pipelines.settings import checked_params, methods_run, wants_proposals
-from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
-
-FOLDER = layout.METRICS / "rehearsal"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def quote(settings: SimpleNamespace, device: torch.device, folder: Path = FOLDER
     """The full run's figures, if these very settings were rehearsed on such a device."""
     for path in sorted(folder.glob(f"*-{settings.method}.json")):
         found = _read(path)
-        if found is None or found["run"]["device"] != device_name(device):
+        if found is None or found["run"]["device"] != device_name(device) or found["run"]["busy"] > BUSY:
             continue
         try:
             rehearsed = checked_params(path, found["run"]["settings"])
@@ -59,7 +57,8 @@ def _read(path: Path) -> Any:
     """A file of a rehearsal that tells of the full run, or None."""
     try:
         found = read_json(path)
-        return found if {"hours", "disk_gb"} <= set(found["full"]) and found["run"]["device"] else None
+        told = {"hours", "disk_gb"} <= set(found["full"]) and {"device", "busy", "settings"} <= set(found["run"])
+        return found if told else None
     except (UserError, KeyError, TypeError):
         return None
 

@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from pipelines import check, networks, rehearse, workspace
-from pipelines.rehearsal import miniatures, quote
-from pipelines.rehearse import Rehearsal, outputs, planned_of, preset_file, table
+from pipelines.rehearsal import miniatures, quote, rehearsal
+from pipelines.rehearsal.rehearsal import Rehearsal, outputs, planned_of, table
+from pipelines.rehearse import preset_file
 from pipelines.settings import load_params
 from pipelines.workspace import changed
 from stages.runtime.errors import UserError
@@ -27,7 +28,7 @@ class CheckOnly:
     """A workspace in which `check` alone runs, in this process: a folder that looks like a clone."""
 
     def __init__(self, name, own_cache):
-        self.folder = rehearse.ROOT / ".work/workspaces" / name
+        self.folder = rehearsal.ROOT / ".work/workspaces" / name
         self.folder.mkdir(parents=True)
         for part in ("pipelines", "stages", "dvc.yaml"):
             (self.folder / part).symlink_to(ROOT / part)
@@ -47,9 +48,9 @@ def broken(tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "_answers", lambda server: False)
     monkeypatch.setattr(networks, "_is_cached", lambda name: False)
     monkeypatch.setattr(miniatures, "SIZES", {kind: (90, 120) for kind in miniatures.SIZES})
-    monkeypatch.setattr(rehearse, "Workspace", CheckOnly)
-    monkeypatch.setattr(rehearse, "ROOT", tmp_path)
-    monkeypatch.setattr(rehearse, "planned_of", lambda stage, plans: [])
+    monkeypatch.setattr(rehearsal, "Workspace", CheckOnly)
+    monkeypatch.setattr(rehearsal, "ROOT", tmp_path)
+    monkeypatch.setattr(rehearsal, "planned_of", lambda stage, plans: [])
 
     def run(changes, method="irnet", preset="voc2012"):
         file = tmp_path / "mine.yaml"
@@ -109,23 +110,23 @@ def test_unknown_names(tmp_path, capsys, monkeypatch):
 
 
 def test_batches_are_halved_until_they_fit(monkeypatch):
-    rehearsal = Rehearsal(preset_file("voc2012"), "irnet", batch=4)
-    assert rehearsal.most["irnet.network"] == 4 and rehearsal.images == 4
+    one = Rehearsal(preset_file("voc2012"), "irnet", batch=4)
+    assert one.most["irnet.network"] == 4 and one.images == 4
     watch = SimpleNamespace(last="pipelines/irnet/dvc.yaml:train_irnet", exceeded=None)
     failed = UserError("`dvc repro` failed: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
-    rehearsal.lower(watch, failed)
+    one.lower(watch, failed)
     watch.exceeded = watch.last
-    rehearsal.lower(watch, UserError("`dvc repro` failed: exited with -9"))
-    assert rehearsal.most == {"irnet.classifier": 4, "irnet.network": 1, "detector.train": 4}
-    assert rehearsal.changes()["irnet.network.batch_size"] == 1
+    one.lower(watch, UserError("`dvc repro` failed: exited with -9"))
+    assert one.most == {"irnet.classifier": 4, "irnet.network": 1, "detector.train": 4}
+    assert one.changes()["irnet.network.batch_size"] == 1
     with pytest.raises(UserError, match="train_irnet: needs more than 24 GB of memory, and no smaller batch is left"):
-        rehearsal.lower(watch, failed)
+        one.lower(watch, failed)
     watch.last = watch.exceeded = "pipelines/irnet/dvc.yaml:infer_cams"
     with pytest.raises(UserError, match="infer_cams: needs more than 24 GB of memory"):
-        rehearsal.lower(watch, failed)
+        one.lower(watch, failed)
     watch.exceeded = None
     with pytest.raises(UserError, match="^other$"):
-        rehearsal.lower(watch, UserError("other"))
+        one.lower(watch, UserError("other"))
 
 
 @pytest.mark.parametrize("method, stage, key", [
@@ -163,7 +164,7 @@ def rehearsed(tmp_path, monkeypatch):
 
     def write(name="shapes-irnet", **run):
         quote.FOLDER.mkdir(parents=True, exist_ok=True)
-        given = {"device": quote.device_name(torch.device("cpu")), "settings": params, **run}
+        given = {"device": quote.device_name(torch.device("cpu")), "busy": 0.1, "settings": params, **run}
         (quote.FOLDER / f"{name}.json").write_text(json.dumps({"full": {"hours": 30.0, "disk_gb": 5.5}, "run": given}))
 
     return write
@@ -173,6 +174,8 @@ def test_check_quotes_what_was_rehearsed_on_this_device(rehearsed):
     cpu, settings = torch.device("cpu"), load_params(ROOT / "pipelines/presets/shapes.yaml")
     assert quote.quote(settings, cpu) is None
     rehearsed("another-irnet", device="a GPU")
+    assert quote.quote(settings, cpu) is None
+    rehearsed("busy-irnet", busy=4.0)  # other work ran beside it
     assert quote.quote(settings, cpu) is None
     rehearsed()
     found = quote.quote(settings, cpu)
@@ -200,7 +203,7 @@ def test_check_says_so(rehearsed, monkeypatch, tmp_path, capsys):
 def test_a_whole_rehearsal(tmp_path, monkeypatch, capsys):
     """Of the embedded data set, with DVC: the file and the table."""
     monkeypatch.setattr(sys, "argv", ["rehearse", "shapes", "irnet", "--offline"])
-    for module in (rehearse, workspace):
+    for module in (rehearse, rehearsal, workspace):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     for name in ("pipelines", "stages", "dvc.yaml", ".dvcignore"):
         (tmp_path / name).symlink_to(ROOT / name)
