@@ -251,8 +251,8 @@ class Rehearsal:
         """Device, what was changed, and what it was made with; no paths of this machine."""
         shown = self.params if self.root is None else changed(self.params, {"dataset.root": self.root.name})
         given = {**changes, **({"dataset.root": "the miniature"} if "dataset.root" in changes else {})}
-        return {"device": device_name(self.device), "busy": round(self.busy, 2), "changed": given, "words": list(dict.fromkeys(self.words)),
-                **provenance(shown)}
+        return {"device": device_name(self.device), "busy": round(self.busy, 2), "changed": given,
+                "words": list(dict.fromkeys(self.words)), **provenance(shown)}
 
 
 def row_name(stage: str) -> str:
