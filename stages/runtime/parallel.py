@@ -148,7 +148,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
             outcomes = Parallel(return_as="generator")(calls)
         results = []
         try:
-            for outcome in progress(outcomes, len(items), description):
+            for outcome in progress(outcomes, len(items), description, first=workers):
                 if isinstance(outcome, _Failure):
                     failures.append(outcome)
                 else:

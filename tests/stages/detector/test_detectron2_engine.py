@@ -14,6 +14,7 @@ from detector_scenes import CATEGORIES, HEIGHT, WIDTH, square, write_params
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: its engine is not tested")
 
+from detectron2.solver import build_lr_scheduler  # noqa: E402
 from detectron2.structures import Boxes, Instances  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
@@ -21,6 +22,7 @@ from stages.detector import detectron2_engine, engines, predict, train  # noqa: 
 from stages.detector import detectron2_parts as parts  # noqa: E402
 from stages.detector.data import Labels, read_labels  # noqa: E402
 from stages.detector.samples import TrainingSamples, repeat_factors  # noqa: E402
+from stages.detector.settings import DetectorTrainSettings  # noqa: E402
 from stages.labels import coco, rle  # noqa: E402
 from stages.runtime import layout  # noqa: E402
 from stages.runtime.errors import UserError  # noqa: E402
@@ -125,6 +127,15 @@ def test_the_schedule_reaches_detectron2(tiny):
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH) == (4, 2)
     assert cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupCosineLR"
     assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False
+
+
+@pytest.mark.parametrize("steps, falls", [(1, ()), (2, (1,)), (3, (2,)), (9, (6, 8)), (16_000, (10672, 14224))])
+def test_milestones_of_few_steps(tiny, steps, falls):
+    """Detectron2 refuses two on one step, or more rates than steps."""
+    schedule = DetectorTrainSettings(steps=steps)
+    cfg = detectron2_engine.config(tiny.model_copy(update={"train": schedule}), 1, "cpu")
+    assert cfg.SOLVER.STEPS == falls
+    build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1))
 
 
 def test_weights_that_run_code_are_refused(tmp_path):
