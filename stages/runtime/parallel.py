@@ -43,12 +43,24 @@ def workers_per_process(workers: int) -> int:
     return max(1, worker_count(workers) // distributed.local_world_size())
 
 
-def start_loader(number: int) -> None:
-    """``worker_init_fn`` of a ``DataLoader``: torch gives each of its processes one thread, and so shall OpenCV, which
-    takes every core in every one of them."""
+def loader_count(workers: int, device: str) -> int:
+    """How many processes a ``DataLoader`` of this process shall have; to be asked before it starts them.
+
+    On a GPU this process's share of the workers; none on a CPU, where they would only compete with the training. Where
+    there are any, OpenCV has one thread from here on, as torch has in loaders: each of them would otherwise take every
+    core. It has to be here, before they are forked: in a fork OpenCV would wait for threads that did not come along,
+    which ends in a segmentation fault.
+
+    Args:
+        workers: as for ``workers_per_process``.
+        device: its type, e.g. "cuda".
+    """
+    if device != "cuda":
+        return 0
     cv2 = sys.modules.get("cv2")
     if cv2 is not None:
         cv2.setNumThreads(1)
+    return workers_per_process(workers)
 
 
 class one_thread:

@@ -26,7 +26,7 @@ from stages.runtime.curves import Curves
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 from stages.runtime.optimisation import SCHEDULES, make_optimizer, warmed_up
-from stages.runtime.parallel import start_loader, workers_per_process
+from stages.runtime.parallel import loader_count
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, TrainingSettings
 from stages.runtime.together import wait_for_all
@@ -270,11 +270,9 @@ def fit(
     hook = model.register_forward_hook(lambda module, inputs, output: scaler.convert_output(output))
     first, pending = _restore(folder / "checkpoint.pt", modules, optimizer, scaler, fabric.device)
     curves = Curves(folder / "curves", first, pending=pending) if fabric.global_rank == 0 else None
-    # Loader processes pay where the device waits for the CPU; on a CPU they would only compete with the training.
-    loaders = workers_per_process(runtime.workers) if fabric.device.type == "cuda" else 0
     loader = DataLoader(_Drawn(samples, seed), batch_sampler=_Batches(len(samples), batch_size, seed, first, total),  # type: ignore[arg-type]
-                        collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda",
-                        worker_init_fn=start_loader)
+                        collate_fn=collate, num_workers=loader_count(runtime.workers, fabric.device.type),
+                        pin_memory=fabric.device.type == "cuda")
     count = len(samples.samples) if isinstance(samples, InTurn) else len(samples)
     batches = iter(loader) if fabric.global_rank else progress(loader, total, description, first, samples=count,
                                                                batch=batch_size)
