@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from stages.propagation.kernels import Normalisation
 from stages.propagation.label_mean_field import image_kernels, label_mean_field
 
+IMPOSSIBLE = -20.0
+"""Logarithm of a probability that nothing comes back from; finite, as the CRF wants it."""
+
 
 class Detections(NamedTuple):
     """What a pixel may belong to: the labels of the instance CRF of one image.
@@ -65,11 +68,10 @@ def inside_boxes(boxes: Tensor, like: Tensor) -> Tensor:
     return ((down >= top) & (down < bottom))[:, :, None] & ((across >= left) & (across < right))[:, None]
 
 
-def pool_things(log_q: Tensor, detections: Detections, things: Sequence[int]) -> Tensor:
-    """What the semantic segmentation says of things that no box at a pixel has goes to those that one has.
+def keep_in_boxes(log_q: Tensor, detections: Detections, things: Sequence[int]) -> Tensor:
+    """Where no box of a thing's class is, the thing has no probability: for boxes that are all that there are.
 
-    Where the boxes are all that there are, a thing of another class is a mistake about the class, not about there
-    being a thing: in proportion, each class of a box takes its share. Not in the paper, where it is lost to the stuff.
+    Section 3.4 asks this of labels; eq. 2 to 4 only prefer the inside of a box, because detections may be wrong.
 
     Args:
         log_q: (C, H, W) floating, finite.
@@ -77,18 +79,16 @@ def pool_things(log_q: Tensor, detections: Detections, things: Sequence[int]) ->
         things: channels of ``log_q``.
 
     Returns:
-        (C, H, W): at pixels in a box of a thing, its exponentials over stuff and the boxes' classes sum to 1, and those
-        of the other things stay as they were.
+        (C, H, W): :data:`IMPOSSIBLE` for things outside all boxes of their class, the rest as it was.
     """
     chosen = torch.tensor(list(things), device=log_q.device)
     of_things = torch.isin(detections.classes, chosen)
-    held = torch.zeros_like(log_q, dtype=torch.bool)
+    kept = torch.ones_like(log_q, dtype=torch.bool)
+    kept[chosen] = False
     for channel, inside in zip(detections.classes[of_things].tolist(),
                                inside_boxes(detections.boxes[of_things], log_q), strict=True):
-        held[channel] |= inside
-    all_things = log_q[chosen].logsumexp(0)
-    named = log_q[chosen].masked_fill(~held[chosen], -torch.inf).logsumexp(0)
-    return torch.where(held, log_q + (all_things - named), log_q)
+        kept[channel] |= inside
+    return log_q.masked_fill(~kept, IMPOSSIBLE)
 
 
 def instance_unaries(log_q: Tensor, detections: Detections, box_weight: Tensor | float,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipelines.panoptic.box_cues import source_masks
 from pipelines.panoptic.cues import read_box_cues
-from pipelines.panoptic.instance_head import Detections, join, pool_things, stuff_detections
+from pipelines.panoptic.instance_head import Detections, join, keep_in_boxes, stuff_detections
 from pipelines.panoptic.instances import PanopticNetwork, load_instances
 from pipelines.panoptic.rounds import semantic_log_probabilities
 from pipelines.panoptic.settings import PanopticInferenceSettings, PanopticSettings
@@ -51,8 +51,8 @@ def panoptic_rows(model: PanopticNetwork, pixels: Tensor, boxes: Boxes, scores: 
                  stuff_detections([place[channel] for channel in stuff], log_q))
     if not len(found.scores):
         return []
-    if given and settings.pooled:
-        log_q = pool_things(log_q, found, [place[channel] for channel in classes.things])
+    if given and settings.boxed:
+        log_q = keep_in_boxes(log_q, found, [place[channel] for channel in classes.things])
     owner = model.head(log_q, pixels, found).argmax(0)
     rows = []
     for number in torch.unique(owner).tolist():

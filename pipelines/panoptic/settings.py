@@ -172,9 +172,9 @@ class PanopticInferenceSettings(Settings):
         "most detections of an image, the best scored ones (not in the paper)"))
     tagged: bool = Field(True, description=(
         "on training images only the stuff that their tags name (not in the paper)"))
-    pooled: bool = Field(False, description=(
-        "on training images, whose boxes are given, the probability of things that no box at a pixel has goes to "
-        "those that one has; it helps where few images teach the classes (not in the paper: it is lost)"))
+    boxed: bool = Field(False, description=(
+        "on training images, whose boxes are given, a thing outside all boxes of its class is impossible (sec. 3.4 has "
+        "it for labels; eq. 2 to 4 only prefer the inside)"))
 
 
 class PanopticSynthesisSettings(Settings):

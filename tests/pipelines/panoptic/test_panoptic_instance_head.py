@@ -6,11 +6,12 @@ import torch
 from torch.autograd import gradcheck
 
 from pipelines.panoptic.instance_head import (
+    IMPOSSIBLE,
     Detections,
     InstanceHead,
     instance_unaries,
     join,
-    pool_things,
+    keep_in_boxes,
     stuff_detections,
 )
 from stages.propagation.label_mean_field import image_kernels, label_mean_field
@@ -64,19 +65,15 @@ def test_unaries_pixel_by_pixel(items):
     assert np.abs(found.numpy() - by_pixel(log_q.exp().numpy(), items, 0.8, 1.7)).max() < 1e-12
 
 
-def test_things_are_pooled_where_a_box_is():
-    """At pixels in boxes the classes of the boxes share, in proportion, all that is said of things; by pixel."""
-    q = semantics().exp().numpy()
+def test_things_are_kept_in_their_boxes():
+    """By pixel: what no box of its class holds is impossible; stuff and what a box holds stay."""
+    q = semantics()
     items = detections(([1, 1, 4, 4], 2, 0.9), ([3, 0, 9, 6], 1, 0.5), ([0, 0, 9, 6], 0, 1.0))
-    found = pool_things(torch.from_numpy(q).log(), items, [1, 2, 3]).exp().numpy()
+    found = keep_in_boxes(q, items, [1, 2, 3])
     for y, x in np.ndindex(HEIGHT, WIDTH):
-        held = ([2] if 1 <= x < 4 and 1 <= y < 4 else []) + ([1] if x >= 3 else [])
-        wanted = q[:, y, x].copy()
-        for channel in held:
-            wanted[channel] = q[channel, y, x] * q[1:, y, x].sum() / q[held, y, x].sum()
-        assert np.abs(found[:, y, x] - wanted).max() < 1e-12
-    nothing = pool_things(torch.from_numpy(q).log(), detections(([0, 0, 9, 6], 0, 1.0)), [1, 2, 3])
-    assert np.abs(nothing.exp().numpy() - q).max() < 1e-12
+        held = [0] + ([2] if 1 <= x < 4 and 1 <= y < 4 else []) + ([1] if x >= 3 else [])
+        assert found[held, y, x].equal(q[held, y, x])
+        assert (found[[channel for channel in range(CLASSES) if channel not in held], y, x] == IMPOSSIBLE).all()
 
 
 def test_unaries_by_hand():
