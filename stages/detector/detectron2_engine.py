@@ -39,7 +39,7 @@ from stages.labels.coco import Entry
 from stages.runtime import devices, distributed, seeds
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
-from stages.runtime.parallel import start_loader, workers_per_process
+from stages.runtime.parallel import one_opencv_thread, workers_per_process
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import quiet_libraries
 from stages.runtime.together import wait_for_all
@@ -187,11 +187,13 @@ def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runt
     """This process's batches from step ``first`` on."""
     schedule, samples = settings.train, TrainingSamples(labels, settings.train)
     loaders = workers_per_process(runtime.workers) if cfg.MODEL.DEVICE.startswith("cuda") else 0
+    if loaders:
+        one_opencv_thread()
     return DataLoader(
         parts.Drawn(samples, seed, cfg.INPUT.FORMAT == "BGR"),
         batch_sampler=parts.Batches(samples.turn, schedule.batch_size, seed, first, schedule.steps),  # type: ignore[arg-type]
         # A generator of its own: the loader would otherwise draw from torch's, in the first step after a start only.
-        collate_fn=list, num_workers=loaders, worker_init_fn=start_loader, generator=torch.Generator())
+        collate_fn=list, num_workers=loaders, generator=torch.Generator())
 
 
 def load(weights: Path, settings: DetectorSettings, classes: int, predict: DetectorPredictSettings,

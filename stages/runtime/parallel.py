@@ -43,9 +43,11 @@ def workers_per_process(workers: int) -> int:
     return max(1, worker_count(workers) // distributed.local_world_size())
 
 
-def start_loader(number: int) -> None:
-    """``worker_init_fn`` of a ``DataLoader``: torch gives each of its processes one thread, and so shall OpenCV, which
-    takes every core in every one of them."""
+def one_opencv_thread() -> None:
+    """To be called before a ``DataLoader`` starts its processes: torch gives each one thread, OpenCV takes every core.
+
+    Not in the processes: they are forked, without this one's threads, and OpenCV crashes when it looks for those.
+    """
     cv2 = sys.modules.get("cv2")
     if cv2 is not None:
         cv2.setNumThreads(1)

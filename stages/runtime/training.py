@@ -26,7 +26,7 @@ from stages.runtime.curves import Curves
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 from stages.runtime.optimisation import SCHEDULES, make_optimizer, warmed_up
-from stages.runtime.parallel import start_loader, workers_per_process
+from stages.runtime.parallel import one_opencv_thread, workers_per_process
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, TrainingSettings
 from stages.runtime.together import wait_for_all
@@ -271,9 +271,10 @@ def fit(
     curves = Curves(folder / "curves", first, pending=pending) if fabric.global_rank == 0 else None
     # Loader processes pay where the device waits for the CPU; on a CPU they would only compete with the training.
     loaders = workers_per_process(runtime.workers) if fabric.device.type == "cuda" else 0
+    if loaders:
+        one_opencv_thread()
     loader = DataLoader(_Drawn(samples, seed), batch_sampler=_Batches(len(samples), batch_size, seed, first, total),  # type: ignore[arg-type]
-                        collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda",
-                        worker_init_fn=start_loader)
+                        collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda")
     batches = progress(loader, total, description, first) if fabric.global_rank == 0 else iter(loader)
     wrapped.train()
     saved = time.monotonic()

@@ -6,6 +6,7 @@ import json
 import pickle
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -139,7 +140,6 @@ def test_weights_that_run_code_are_refused(tmp_path):
 
 def test_the_device_that_is_asked_for(dataset, tiny, monkeypatch):
     """`cuda:1` is not `cuda`, which is the first GPU; and the loaders of a GPU's process are its share."""
-    from stages.runtime.parallel import start_loader
     from stages.runtime.settings import RuntimeSettings
 
     settings, found = change(tiny), []
@@ -150,8 +150,13 @@ def test_the_device_that_is_asked_for(dataset, tiny, monkeypatch):
     detectron2_engine.train(labels, settings, 0, runtime, layout.IMAGES)
     assert found[0].MODEL.DEVICE == "cuda:1"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    loader = detectron2_engine._loader(labels, settings, 0, runtime, found[0], 0)
-    assert (loader.num_workers, loader.worker_init_fn) == (3, start_loader)
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        assert detectron2_engine._loader(labels, settings, 0, runtime, found[0], 0).num_workers == 3
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
     monkeypatch.setattr(detectron2_engine, "build_model", lambda cfg: pytest.fail(cfg.MODEL.DEVICE))
     with pytest.raises(pytest.fail.Exception, match="cuda:1"):
         detectron2_engine.load(layout.IMAGES, settings, 2, settings.predict, runtime)
