@@ -11,7 +11,7 @@ DETECTRON2 := git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e
 export PATH := $(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test test-all lint fuzz bench ablation photos detectron2 clean
+.PHONY: install demo test test-all lint fuzz bench ablation photos rehearse detectron2 clean
 
 install: .venv/installed
 
@@ -73,6 +73,11 @@ ablation: install
 photos: install
 	@test -n "$(ROOT)" || { echo "error: make photos METHOD=$(METHOD) ROOT=folder [WEIGHTS=file]"; exit 1; }
 	$(BIN)/python -m pipelines.photos $(METHOD) "$(ROOT)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+# PRESET=voc2012, the name of a preset or a file; ROOT=folder: the first images of the real data set.
+rehearse: install
+	$(BIN)/python -m pipelines.rehearse "$(PRESET)" $(METHOD) $(if $(ROOT),--root "$(ROOT)") \
+	  $(if $(BATCH),--batch $(BATCH)) $(if $(MEMORY),--memory $(MEMORY)) $(if $(OFFLINE),--offline)
 
 clean:
 	rm -rf .work

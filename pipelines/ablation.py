@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -28,14 +27,13 @@ from pipelines.ablation_plan import known, read_plan
 from pipelines.check import wants_proposals
 from pipelines.settings import METHODS, with_method
 from pipelines.side_by_side import run_rows
-from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provenance
+from pipelines.workspace import ROOT, Tree, Workspace, changed, end_with_descendants, look_up, provenance
 from stages.evaluation import comparison
 from stages.evaluation.tables import Cell, Table
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.settings import nearest, read_yaml
-from stages.runtime.stage import kill_descendants
 
 SEEDS = (0, 1, 2)
 MEASURING = {"check", "score"}
@@ -231,12 +229,6 @@ def _shown(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def _end(number: int, _: object) -> None:
-    """End with all that was started: Python alone would leave a DVC behind, which runs on and locks its workspace."""
-    kill_descendants(os.getpid())
-    os._exit(128 + number)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,7 +239,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side, each into logs of its own "
                                                             "(default: %(default)s)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end_with_descendants)
     path = ROOT / "metrics" / "ablation" / f"{arguments.method}.json"
     try:
         ablation = Ablation(arguments.method, arguments.preset, arguments.rows, arguments.seeds, arguments.jobs)

@@ -103,7 +103,7 @@ def check_proposals(settings: SimpleNamespace) -> None:
                             f".npz per image there, or write {layout.IMAGES}, which stands for none{either}")
 
 
-def _weights(value: object, where: str) -> list[tuple[str, str]]:
+def weights_of(value: object, where: str) -> list[tuple[str, str]]:
     """(key, value) of every `weights` setting below a model."""
     found = []
     for name in getattr(type(value), "model_fields", {}):
@@ -111,14 +111,15 @@ def _weights(value: object, where: str) -> list[tuple[str, str]]:
         if name == "weights":
             found.append((f"{where}.{name}", str(item)))
         else:
-            found += _weights(item, f"{where}.{name}")
+            found += weights_of(item, f"{where}.{name}")
     return found
 
 
 def check_weights(settings: SimpleNamespace) -> None:
     """Weights that are files must exist; the chosen method's and engine's only."""
-    used = [*(found for method in methods_run(settings) for found in _weights(getattr(settings, method, None), method)),
-            *_weights(getattr(settings.detector, settings.detector.engine), f"detector.{settings.detector.engine}")]
+    used = [*(found for method in methods_run(settings)
+              for found in weights_of(getattr(settings, method, None), method)),
+            *weights_of(getattr(settings.detector, settings.detector.engine), f"detector.{settings.detector.engine}")]
     for key, value in used:
         if value not in ("imagenet", "none") and not Path(value).is_file():
             raise UserError(f"{key}: no such weights file: {value}; give a file, 'imagenet' or 'none'")
@@ -170,6 +171,7 @@ def stages_for(stages: Mapping[str, Any], wanted: Sequence[Path]) -> list[str]:
 
 def describe(settings: SimpleNamespace) -> list[str]:
     """What will run, where, and roughly for how long."""
+    from pipelines.rehearsal.quote import quote
     from stages.runtime import devices
 
     device = devices.resolve(settings.runtime.device)
@@ -193,14 +195,19 @@ def describe(settings: SimpleNamespace) -> list[str]:
     seconds, size = seconds + took, size + kept
     free = shutil.disk_usage(".").free
     stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]
+    said = f"{_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three)"
+    rehearsed = quote(settings, device)
+    if rehearsed is not None:
+        said = (f"{_duration(rehearsed.seconds)}, {rehearsed.bytes / 1e9:.1f} GB of results (at the pace of the "
+                f"rehearsal in {rehearsed.path})")
+        size = rehearsed.bytes
     lines = [
         f"method    {settings.method}: {' -> '.join(stages)}",
         f"data      {settings.dataset.kind} ({settings.dataset.root}), about {images} training images; "
         f"labels: {', '.join(settings.annotations.kinds)}",
         f"device    {device}, {workers} workers ({settings.runtime.backend}), "
         f"{settings.runtime.processes} training process(es), detector engine {settings.detector.engine}",
-        f"estimate  {_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three); "
-        f"{free / 1e9:.0f} GB are free here",
+        f"estimate  {said}; {free / 1e9:.0f} GB are free here",
     ]
     if settings.detector.engine == "detectron2" and device.type != "cuda" and settings.runtime.precision != "32-true":
         lines.append(f"warning   runtime.precision {settings.runtime.precision}: Detectron2 has it on CUDA alone, and "

@@ -7,6 +7,7 @@ stage that wants it starts, which may be hours later.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -27,6 +28,8 @@ from stages.runtime.errors import UserError
 
 PATIENCE = 5.0
 """Seconds after which a server counts as out of reach; timm itself would try for 50."""
+DETECTRON2_SERVER = "https://dl.fbaipublicfiles.com"
+DETECTRON2_CACHE = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser() / "detectron2"
 _CLASSES = 2  # any number: only the last layers have it
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -87,20 +90,45 @@ def check_downloads(settings: SimpleNamespace) -> list[str]:
     Raises:
         UserError: neither is so.
     """
-    wanted = {name: key for method in methods_run(settings)
-              for key, name in _downloads(getattr(settings, method, None), method)}
-    missing = {name: key for name, key in wanted.items() if not _is_cached(name)}
-    answers = {server: _answers(server) for server in {_server(name) for name in missing}}
-    lost = {name: key for name, key in missing.items() if not answers[_server(name)]}
+    lost = out_of_reach(settings)
     if not lost:
         return []
-    name, key = next(iter(lost.items()))
+    key, name = next(iter(lost.items()))
     message = (f"{key}.weights: imagenet: the weights of {name} are not in timm's cache, and {_server(name)} does not "
                f"answer within {PATIENCE:g} s; give the path of a weights file, or run where they can be downloaded")
     folder = layout.method_models(key.partition(".")[0])
     if folder.is_dir() and any(folder.iterdir()):
         return [message]
     raise UserError(message)
+
+
+def out_of_reach(settings: SimpleNamespace) -> dict[str, str]:
+    """Key -> timm name of every network of the methods that will run whose weights are neither in timm's cache nor to
+    be downloaded: their server does not answer."""
+    wanted = {key: name for method in methods_run(settings)
+              for key, name in _downloads(getattr(settings, method, None), method)}
+    missing = {key: name for key, name in wanted.items() if not _is_cached(name)}
+    answers = {server: _answers(server) for server in {_server(name) for name in missing.values()}}
+    return {key: name for key, name in missing.items() if not answers[_server(name)]}
+
+
+def detector_out_of_reach(settings: SimpleNamespace) -> list[str]:
+    """Keys of the detectors whose weights are neither on this machine nor to be downloaded."""
+    engine = settings.detector.engine
+    detectors = {"detector": settings.detector}
+    if settings.method == "panoptic":
+        detectors["panoptic.detector"] = settings.panoptic.detector
+    found = []
+    for key, detector in detectors.items():
+        chosen = getattr(detector, engine)
+        if chosen.weights != "imagenet":
+            continue
+        if engine == "torchvision":
+            there = _is_cached(chosen.backbone) or _answers(_server(chosen.backbone))
+        else:
+            there = any(DETECTRON2_CACHE.glob("ImageNetPretrained/**/*.pkl")) or _answers(DETECTRON2_SERVER)
+        found += [] if there else [f"{key}.{engine}"]
+    return found
 
 
 def _downloads(settings: object, where: str) -> Iterator[tuple[str, str]]:

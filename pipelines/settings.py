@@ -52,7 +52,11 @@ def load_params(path: Path) -> SimpleNamespace:
     Raises:
         UserError: an unknown method or section, or anything that a section's own model refuses.
     """
-    content = read_yaml(path)
+    return checked_params(path, read_yaml(path))
+
+
+def checked_params(path: Path, content: Mapping[str, Any]) -> SimpleNamespace:
+    """The settings of a params.yaml's ``content``, which is called ``path`` in errors, those of :func:`load_params`."""
     for key in content:
         if key not in SECTIONS:
             raise UserError(f"{path}: {key}: unknown section{nearest(str(key), list(SECTIONS))}"

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -23,6 +23,7 @@ from pipelines.mend import mend
 from pipelines.settings import load_params
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_text
+from stages.runtime.stage import kill_descendants
 
 ROOT = Path(__file__).resolve().parents[1]
 Tree = dict[str, Any]
@@ -60,10 +61,34 @@ class Reproduced:
     ran: tuple[str, ...] = ()
 
 
-class Workspace:
-    """A folder ``.work/workspaces/<name>`` in which DVC runs; its results are kept, so that a second run is short."""
+class Watcher(Protocol):
+    """Who wants to know what a ``dvc repro`` is about.
 
-    def __init__(self, name: str) -> None:
+    Attributes:
+        environment: further variables for its stages.
+    """
+
+    environment: Mapping[str, str]
+
+    def started(self, pid: int) -> None:
+        """DVC runs, as this process."""
+
+    def running(self, stage: str) -> None:
+        """A stage begins: its name, with its dvc.yaml where that is not the workspace's own."""
+
+    def ended(self) -> None:
+        """DVC has ended."""
+
+
+class Workspace:
+    """A folder ``.work/workspaces/<name>`` in which DVC runs; its results are kept, so that a second run is short.
+
+    Args:
+        name: of the folder.
+        own_cache: DVC's cache is one of the workspace itself, not the clone's, and is removed with it.
+    """
+
+    def __init__(self, name: str, own_cache: bool = False) -> None:
         self.folder = ROOT / ".work" / "workspaces" / name
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in ("stages", "pipelines"):
@@ -75,7 +100,8 @@ class Workspace:
             self._dvc("config", "core.analytics", "false", "--quiet")
             self._dvc("config", "core.check_update", "false", "--quiet")
         # One cache for the clone and its workspaces: a stage that ran with the same inputs is never run twice.
-        self._dvc("cache", "dir", "--local", "--quiet", str(_cache()))
+        cache = self.folder / ".dvc" / "cache" if own_cache else _cache()
+        self._dvc("cache", "dir", "--local", "--quiet", str(cache))
 
     def _dvc(self, *words: str) -> None:
         if subprocess.run(self._command(*words), cwd=self.folder, env=_environment(), check=False).returncode:
@@ -84,13 +110,15 @@ class Workspace:
     def _command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "dvc", *words]
 
-    def reproduce(self, params: Mapping[str, object], *targets: str, log: Path | None = None) -> Reproduced:
+    def reproduce(self, params: Mapping[str, object], *targets: str, log: Path | None = None,
+                  watcher: Watcher | None = None) -> Reproduced:
         """Write params.yaml and bring ``targets`` up to date.
 
         Args:
             params: content of params.yaml.
             targets: stages as DVC names them.
             log: file to which all messages are added; without it they go to the terminal.
+            watcher: is told what happens.
 
         Raises:
             UserError: settings that are wrong, or a stage that failed; with a log, its last error and its path.
@@ -108,12 +136,18 @@ class Workspace:
                 file = stack.enter_context(log.open("a", encoding="utf-8"))
             # Progress bars, on standard error, stay on the terminal where they know how to draw themselves.
             process = stack.enter_context(subprocess.Popen(
-                self._command("repro", *targets), cwd=self.folder, env=_environment(), stdout=subprocess.PIPE,
+                self._command("repro", *targets), cwd=self.folder,
+                env={**_environment(), **(watcher.environment if watcher else {})}, stdout=subprocess.PIPE,
                 stderr=file, encoding="utf-8", errors="replace"))
+            if watcher:
+                watcher.started(process.pid)
+                stack.callback(watcher.ended)
             for line in process.stdout or ():
                 print(line, end="", file=file, flush=True)
-                found = re.match(r"Running stage '(?:.*:)?([^':]+)'", line)
-                ran += [found[1]] if found else []
+                found = re.match(r"Running stage '([^']+)'", line)
+                ran += [found[1].rpartition(":")[2]] if found else []
+                if found and watcher:
+                    watcher.running(found[1])
         if process.returncode and log is not None:
             raise UserError(f"`dvc repro` failed: {last_error(log.read_text(encoding='utf-8', errors='replace'))}\n"
                             f"(all its messages: {log})")
@@ -124,6 +158,13 @@ class Workspace:
     def read(self, path: str) -> Tree:
         """A JSON file of the workspace."""
         return read_json(self.folder / path)
+
+
+def end_with_descendants(number: int, _: object) -> None:
+    """End with all that was started, on a signal: Python alone would leave a DVC behind, which runs on and locks its
+    workspace."""
+    kill_descendants(os.getpid())
+    os._exit(128 + number)
 
 
 def _environment() -> dict[str, str]:

@@ -26,15 +26,15 @@ def estimate(settings: BestieSettings, images: int, pixels: float, machine: Mach
     """Seconds and bytes of the whole chain on ``images`` training images of ``pixels`` each."""
     network, inference, points = settings.network, settings.inference, settings.cues.source == "points"
     flip = points if inference.flip is None else inference.flip
-    once = network.epochs * network.augment.crop ** 2 + _forward(inference.scales, flip) * pixels
+    once = network.passes(images) * network.augment.crop ** 2 + _forward(inference.scales, flip) * pixels
     seconds = (1 + settings.retraining.iterations) * once * _rate(network.backbone, machine)
     if not points:
         classifier, cues = settings.classifier, settings.cues
-        seconds += (classifier.epochs * classifier.augment.crop ** 2
+        seconds += (classifier.passes(images) * classifier.augment.crop ** 2
                     + _forward((1.0,), cues.flip) * (cues.side ** 2 or pixels)) * _rate(classifier.backbone, machine)
     if settings.maps.source == "segmenter":
         segmenter, maps = settings.maps.segmenter, settings.maps.inference
-        seconds += (segmenter.epochs * segmenter.augment.crop ** 2
+        seconds += (segmenter.passes(images) * segmenter.augment.crop ** 2
                     + _forward(maps.scales, maps.flip) * pixels) * _rate(segmenter.backbone, machine)
     return images * seconds, images * pixels * 0.2
 

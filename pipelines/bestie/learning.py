@@ -22,7 +22,7 @@ from stages.runtime import distributed, layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.optimisation import part_at_rate
-from stages.runtime.training import Training, steps_per_epoch
+from stages.runtime.training import Training, total_steps
 from stages.runtime.weights import load_weights
 
 
@@ -74,7 +74,7 @@ def refiner_training(semantic: Path, cues: Path, settings: BestieSettings, given
     samples = LabelledCrops([image for image in weak["images"] if tags[image["id"]]], tags, semantic, cues,
                             category_ids, settings, given)
     model = BestieNetwork(chosen, len(category_ids))
-    total = chosen.epochs * steps_per_epoch(len(samples), min(chosen.batch_size, len(samples)))
+    total = total_steps(chosen, len(samples))
 
     shown = samples.images[:chosen.moment_images]
     clock = Clock(total, chosen.moments if distributed.rank() == 0 else 0,

@@ -26,11 +26,12 @@ def _seconds(encoder: EncoderSettings, side: int, machine: Machine) -> float:
 def estimate(settings: ExitsSettings, images: int, pixels: float, machine: Machine) -> tuple[float, float]:
     """Seconds and bytes of the whole chain on ``images`` training images of ``pixels`` each."""
     objects, side = OBJECTS * images, settings.crops.side
-    extractor = settings.extractor.epochs * _seconds(settings.extractor.encoder, side, machine)
+    extractor = settings.extractor.passes(objects) * _seconds(settings.extractor.encoder, side, machine)
     points = _seconds(settings.extractor.encoder, side, machine) / 3 + machine.rate(_POINTS, mixed=False)
     # The teacher looks too, and the mean-field takes 0.2 s for eight 128 x 128 px masks and ten steps on a core.
     mask = (side / settings.generator.mask_stride) ** 2
     refining = mask / 128 ** 2 * machine.rate(_CRF, mixed=False)
-    generator = settings.generator.epochs * (1.3 * _seconds(settings.generator.encoder, side, machine) + refining)
+    generator = settings.generator.passes(objects) * (1.3 * _seconds(settings.generator.encoder, side, machine)
+                                                      + refining)
     masks = _seconds(settings.generator.encoder, side, machine) / 3 + 3e-8 * pixels / machine.workers
     return objects * (extractor + points + generator + masks), objects * (settings.propagation.cells ** 2 + mask) / 2

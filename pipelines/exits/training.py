@@ -15,7 +15,7 @@ from pipelines.exits.settings import CropSettings, ExtractorSettings, GeneratorS
 from pipelines.exits.targets import refined, with_scores
 from stages.cues.objects import Image
 from stages.runtime.ema import Teacher
-from stages.runtime.training import Training, steps_per_epoch
+from stages.runtime.training import Training, total_steps
 
 Objects = Sequence[tuple[Image, int]]
 
@@ -86,9 +86,8 @@ def generator_training(objects: Objects, crops: CropSettings, settings: Generato
         folder, inward, settings.dropout, settings.points == "retrieved", settings.hide_scores)
     student = _network(crops, settings)
     teacher = Teacher(student, settings.ema)
-    steps = settings.epochs * steps_per_epoch(len(objects), min(settings.batch_size, len(objects)))
     return Training(
-        student, GeneratorLosses(teacher, settings, steps),
+        student, GeneratorLosses(teacher, settings, total_steps(settings, len(objects))),
         RandomCrops(objects, crops.side, crops.random, student.mask_cells, points),
         groups=_groups(student, settings), extra_state={"teacher": teacher},
         after_step=lambda step: teacher.follow(student),

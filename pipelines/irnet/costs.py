@@ -16,10 +16,10 @@ def estimate(settings: IRNetSettings, images: int, pixels: float, machine: Machi
     """Seconds and bytes of the whole chain on ``images`` training images of ``pixels`` each."""
     narrow = bool(settings.classifier.backbone.arguments.get("channels"))
     rate = machine.rate(_NARROW if narrow else _FULL) / 1e6
-    classifier = settings.classifier.epochs * images * settings.classifier.augment.crop ** 2 * rate
+    classifier = settings.classifier.passes(images) * images * settings.classifier.augment.crop ** 2 * rate
     views = sum(scale ** 2 for scale in settings.cams.scales) * (2 if settings.cams.flip else 1)
     cams = images * pixels * views * rate / 3
-    network = settings.network.epochs * images * settings.network.augment.crop ** 2 * rate
+    network = settings.network.passes(images) * images * settings.network.augment.crop ** 2 * rate
     # 1.6 s for two mean-field runs of 0.2 megapixels; about 0.3 s for a walk over a quarter grid of the same image.
     per_image = images * (16.0 * pixels / 1e6 * settings.relations.crf.iterations / 10
                           + 1.5 * pixels / 1e6 * (4 / settings.grid) ** 2) / machine.workers

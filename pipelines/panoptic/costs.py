@@ -33,12 +33,11 @@ def estimate(settings: PanopticSettings, images: int, pixels: float, machine: Ma
     crop = network.augment.crop ** 2
     seconds = images * _BOXES * _GRABCUT / machine.workers
     # Fixed crops overlap a little: together they are about half as large again as their image.
-    share = settings.classifier.steps * settings.classifier.batch_size / (15 * images) if settings.classifier.steps \
-        else settings.classifier.epochs
+    share = settings.classifier.passes(15 * images)
     seconds += 1.5 * images * pixels * (share + 1 / 3) * _rate(settings.classifier.backbone, machine)
-    samples = rounds.steps * network.batch_size if rounds.steps else network.epochs * images
+    samples = rounds.steps * network.batch_size if rounds.steps else network.passes(images) * images
     seconds += rounds.rounds * (samples * crop * rate + images * pixels * (rate / 3 + crf))
-    samples = instances.steps * instances.batch_size if instances.steps else instances.epochs * images
+    samples = instances.passes(images) * images
     seconds += samples * instances.augment.crop ** 2 * ((rate if instances.end_to_end else rate / 3) + crf)
     seconds += images * pixels * (rate / 3 + crf)
     # Which engine runs is another section's business; narrow networks are for torchvision's.

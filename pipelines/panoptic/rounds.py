@@ -113,6 +113,7 @@ def train_round(file: str, params: Path, settings: PanopticSettings, runtime: Ru
     """Train the network of a round, from the weights of the one before; leaves ``KEPT/<number>/network``."""
     chosen = settings.rounds
     network = settings.network.model_copy(update={
+        "steps": chosen.steps or settings.network.steps,
         "learning_rate": settings.network.learning_rate * chosen.rate_factor ** number})
     before = None if number == 0 or chosen.restart else KEPT / str(number - 1) / NETWORK / "weights.pt"
 
@@ -125,7 +126,7 @@ def train_round(file: str, params: Path, settings: PanopticSettings, runtime: Ru
     print(f"refine: round {number + 1} of {chosen.rounds}", flush=True)
     train_stage(file, params, network, runtime, entropy(seed, "round", number), build,
                 inputs=[layout.WEAK["train"], layout.IMAGES, labels, *([before] if before is not None else [])],
-                parameters=number, output=KEPT / str(number) / NETWORK, steps=chosen.steps, part="train")
+                parameters=number, output=KEPT / str(number) / NETWORK, part="train")
 
 
 def relabel(file: str, params: Path, settings: PanopticSettings, runtime: RuntimeSettings, weak: Entry,

@@ -35,7 +35,7 @@ def main(params: Path) -> None:
 
     train_stage(__file__, params, chosen, settings.runtime, settings.seed,
                 lambda device: classifier_training(weak, chosen, classes),
-                inputs=[*layout.WEAK.values(), layout.IMAGES], parameters=None, output=CLASSIFIER, steps=chosen.steps)
+                inputs=[*layout.WEAK.values(), layout.IMAGES], parameters=None, output=CLASSIFIER)
 
 
 if __name__ == "__main__":

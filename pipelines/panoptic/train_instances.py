@@ -34,7 +34,7 @@ def main(params: Path) -> None:
     train_stage(__file__, params, chosen, settings.runtime, settings.seed,
                 lambda device: instance_training(SEGMENTER, maps, weak, groups, classes, chosen),
                 inputs=[layout.WEAK["train"], layout.IMAGES, maps, SEGMENTER / "weights.pt"], parameters=None,
-                output=INSTANCES, steps=chosen.steps)
+                output=INSTANCES)
 
 
 if __name__ == "__main__":

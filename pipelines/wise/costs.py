@@ -19,10 +19,10 @@ def estimate(settings: WiseSettings, images: int, pixels: float, machine: Machin
     rate = machine.rate(_NARROW if narrow else _FULL) / 1e6
     loss = machine.rate(_LOSS, mixed=False) / 1e6
     shown = min(pixels, settings.network.max_pixels)
-    network = settings.network.epochs * images * shown * (rate * (1 if settings.network.shared else 2) + loss)
+    network = settings.network.passes(images) * images * shown * (rate * (1 if settings.network.shared else 2) + loss)
     peaks = 0.0
     if settings.cues.source == "peaks":
-        peaks = (settings.peaks.epochs + 5) * images * settings.peaks.side ** 2 * rate
+        peaks = (settings.peaks.passes(images) + 5) * images * settings.peaks.side ** 2 * rate
     inference = images * pixels * (rate / 3 + 2e-6)
     labels = images * 0.1 / machine.workers
     # Blobs and groups are 16-bit maps that compress to about a tenth.

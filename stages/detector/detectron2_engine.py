@@ -39,7 +39,7 @@ from stages.labels.coco import Entry
 from stages.runtime import devices, distributed, seeds
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
-from stages.runtime.parallel import one_opencv_thread, workers_per_process
+from stages.runtime.parallel import loader_count
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import quiet_libraries
 from stages.runtime.together import wait_for_all
@@ -104,7 +104,9 @@ def config(settings: DetectorSettings, classes: int, device: str, masks: bool = 
     cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA = schedule.learning_rate, schedule.gamma
     cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY = schedule.momentum, schedule.weight_decay
     cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_ITERS = 0.001, schedule.warmup_steps
-    cfg.SOLVER.STEPS = tuple(round(share * schedule.steps) for share in schedule.milestones)
+    # Of a few steps two shares may fall on one, or on the end, which Detectron2 refuses and which changes nothing.
+    falls = {round(share * schedule.steps) for share in schedule.milestones}
+    cfg.SOLVER.STEPS = tuple(sorted(step for step in falls if 0 < step < schedule.steps))
     cfg.SOLVER.LR_SCHEDULER_NAME = {"cosine": "WarmupCosineLR", "milestones": "WarmupMultiStepLR"}[schedule.decay]
     try:
         cfg.merge_from_list([str(item) if index % 2 == 0 else item for index, item in enumerate(chosen.overrides)])
@@ -137,7 +139,8 @@ def _train(labels: Labels, settings: DetectorSettings, cfg: CfgNode, seed: int, 
         trainer.register_hooks([parts.ClipGradients(model, settings.train.clip_gradients)])
     if comm.is_main_process():
         writer = parts.CurveWriter(folder / "curves", first, settings.train.steps)
-        trainer.register_hooks([parts.ShowProgress(first, settings.train.steps),
+        trainer.register_hooks([parts.ShowProgress(first, settings.train.steps, len(labels.images),
+                                                    settings.train.batch_size),
                                 hooks.PeriodicWriter([writer], period=1),
                                 parts.SaveByTime(checkpointer, runtime.checkpoint_seconds)])
     try:
@@ -146,8 +149,8 @@ def _train(labels: Labels, settings: DetectorSettings, cfg: CfgNode, seed: int, 
         raise UserError(f"training the detector: {str(error).splitlines()[0]}; lower detector.train.learning_rate or "
                         f"use runtime.precision 32-true") from None
     if comm.is_main_process():
-        with atomic_path(folder / "model.pth") as temporary:
-            torch.save({"model": {name: value.cpu() for name, value in model.state_dict().items()}}, temporary)
+        with atomic_path(folder / "model.pth") as temporary, temporary.open("wb") as file:
+            torch.save({"model": {name: value.cpu() for name, value in model.state_dict().items()}}, file)
 
 
 def _quiet() -> None:
@@ -186,9 +189,7 @@ def _loader(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runt
             first: int) -> DataLoader:
     """This process's batches from step ``first`` on."""
     schedule, samples = settings.train, TrainingSamples(labels, settings.train)
-    loaders = workers_per_process(runtime.workers) if cfg.MODEL.DEVICE.startswith("cuda") else 0
-    if loaders:
-        one_opencv_thread()
+    loaders = loader_count(runtime.workers, torch.device(cfg.MODEL.DEVICE).type)
     return DataLoader(
         parts.Drawn(samples, seed, cfg.INPUT.FORMAT == "BGR"),
         batch_sampler=parts.Batches(samples.turn, schedule.batch_size, seed, first, schedule.steps),  # type: ignore[arg-type]

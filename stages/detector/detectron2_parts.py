@@ -154,8 +154,8 @@ class SeedSteps(HookBase):
 class ShowProgress(HookBase):
     """The progress bar with the time left, as in every other stage."""
 
-    def __init__(self, first: int, steps: int) -> None:
-        self.bar = progress(range(first, steps), steps, "training the detector", first)
+    def __init__(self, first: int, steps: int, samples: int, batch: int) -> None:
+        self.bar = progress(range(first, steps), steps, "training the detector", first, samples=samples, batch=batch)
 
     def before_train(self) -> None:
         next(self.bar, None)

@@ -43,14 +43,24 @@ def workers_per_process(workers: int) -> int:
     return max(1, worker_count(workers) // distributed.local_world_size())
 
 
-def one_opencv_thread() -> None:
-    """To be called before a ``DataLoader`` starts its processes: torch gives each one thread, OpenCV takes every core.
+def loader_count(workers: int, device: str) -> int:
+    """How many processes a ``DataLoader`` of this process shall have; to be asked before it starts them.
 
-    Not in the processes: they are forked, without this one's threads, and OpenCV crashes when it looks for those.
+    On a GPU this process's share of the workers; none on a CPU, where they would only compete with the training. Where
+    there are any, OpenCV has one thread from here on, as torch has in loaders: each of them would otherwise take every
+    core. It has to be here, before they are forked: in a fork OpenCV would wait for threads that did not come along,
+    which ends in a segmentation fault.
+
+    Args:
+        workers: as for ``workers_per_process``.
+        device: its type, e.g. "cuda".
     """
+    if device != "cuda":
+        return 0
     cv2 = sys.modules.get("cv2")
     if cv2 is not None:
         cv2.setNumThreads(1)
+    return workers_per_process(workers)
 
 
 class one_thread:
@@ -150,7 +160,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
             outcomes = Parallel(return_as="generator")(calls)
         results = []
         try:
-            for outcome in progress(outcomes, len(items), description):
+            for outcome in progress(outcomes, len(items), description, first=workers):
                 if isinstance(outcome, _Failure):
                     failures.append(outcome)
                 else:

@@ -70,6 +70,8 @@ class TrainingSettings(Settings):
     """What every training has; methods override defaults and say where theirs come from."""
 
     epochs: int = Field(10, ge=1, description="passes over the training samples (not in the papers)")
+    steps: int = Field(0, ge=0, description="training steps; 0 = `epochs` passes over the samples [steps] "
+                                            "(not in the papers)")
     batch_size: int = Field(16, ge=1, description="samples per step, over all processes (not in the papers)")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer (not in the papers)")
     schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "last_third", "constant"] = Field(
@@ -85,6 +87,10 @@ class TrainingSettings(Settings):
                                                     "(not in the papers)")
     sync_batch_norm: bool = Field(False, description="batch statistics over all processes instead of each process's "
                                                      "own, on GPUs (not in the papers)")
+
+    def passes(self, samples: int) -> float:
+        """How often the training sees each of so many samples."""
+        return self.steps * self.batch_size / max(1, samples) if self.steps else self.epochs
 
 
 MOST_VALUES = 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -20,7 +21,8 @@ from stages.runtime.settings import read_yaml
 def run_stage(main: Callable[[Path], None], description: str | None, argv: Sequence[str] | None = None) -> None:
     """Run ``main(params_path)`` as a command: ``python -m <module> [--params params.yaml]``.
 
-    A ``UserError`` becomes one line on standard error and exit status 1. Under DVC the process ends when DVC does.
+    A ``UserError``, and a disk that is full, become one line on standard error and exit status 1. Under DVC the process
+    ends when DVC does.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings file (default: %(default)s)")
@@ -32,6 +34,13 @@ def run_stage(main: Callable[[Path], None], description: str | None, argv: Seque
         main(arguments.params)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f", at {printable(str(error.filename))}" if error.filename else ""
+        print(f"error: the disk is full ({error.strerror}{where}): make room in {Path.cwd()} and run again; work that "
+              f"is done is kept", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from the work that is done", file=sys.stderr)

@@ -26,7 +26,7 @@ from stages.runtime.curves import Curves
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 from stages.runtime.optimisation import SCHEDULES, make_optimizer, warmed_up
-from stages.runtime.parallel import one_opencv_thread, workers_per_process
+from stages.runtime.parallel import loader_count
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, TrainingSettings
 from stages.runtime.together import wait_for_all
@@ -94,33 +94,30 @@ class Training:
 
 def train_stage(file: str, params: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
                 build: Callable[[torch.device], Training], *, inputs: Sequence[Path], parameters: object,
-                output: Path, steps: int = 0, part: str = "") -> None:
+                output: Path, part: str = "") -> None:
     """The whole of a stage that trains: processes, device, work folder, training, weights, curves.
 
     Args:
         file: ``__file__`` of the stage's module.
         params: settings file, for further processes.
-        settings: epochs, optimizer and the like; with 0 epochs the weights are those that the network starts from.
+        settings: steps or epochs, optimizer and the like; with 0 of both the weights are those that the network starts
+            from.
         runtime: device, precision, processes.
         seed: of the initial weights, the order, the samples.
         build: makes the training; called when the process's own device is the current one.
         inputs: files and folders that the result depends on.
         parameters: settings that it depends on beside ``settings``.
         output: folder that gets ``weights.pt``, ``curves/`` and what ``finish`` writes.
-        steps: length of the training, where it is counted in steps: then in place of ``settings.epochs``.
         part: of the stage, where it has several trainings (see ``Work``).
     """
     distributed.launch(file, params, runtime.processes)
-    with Work(file, inputs, [seed, runtime.precision, settings, parameters, *([steps] if steps else [])],
-              part=part) as work:
-        train_network(work.folder, settings, runtime, seed, build, name=output.parts[-2:], description=work.stage,
-                      steps=steps)
+    with Work(file, inputs, [seed, runtime.precision, settings, parameters], part=part) as work:
+        train_network(work.folder, settings, runtime, seed, build, name=output.parts[-2:], description=work.stage)
         work.publish({"result": output})
 
 
 def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSettings, seed: int,
-                  build: Callable[[torch.device], Training], *, name: Sequence[str], description: str,
-                  steps: int = 0) -> None:
+                  build: Callable[[torch.device], Training], *, name: Sequence[str], description: str) -> None:
     """The training of ``train_stage`` inside a work folder, for a stage that does more; it goes on where it was.
 
     Args:
@@ -129,7 +126,6 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
         settings, runtime, seed, build: as for ``train_stage``.
         name: of the network; its initial weights depend on the seed and on it.
         description: of the progress bar.
-        steps: as for ``train_stage``.
     """
     wait_for_all()  # the first process has tidied up the folder ...
     done = (folder / "result").exists()
@@ -140,15 +136,15 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
     torch.manual_seed(seeds.entropy(seed, *name))
     training = build(device)
     model = training.model.to(device)
-    if settings.epochs:
+    learns = settings.epochs > 0 or settings.steps > 0
+    if learns:
         groups = training.groups or [{"params": [value for value in model.parameters() if value.requires_grad],
                                       "lr": settings.learning_rate}]
         optimizer = make_optimizer(settings.optimizer, [dict(group) for group in groups], settings.learning_rate,
                                    settings.weight_decay, settings.momentum)
         batch_size = min(settings.batch_size, len(training.samples))
-        samples = InTurn(training.samples, steps * batch_size) if steps else training.samples
-        epochs = 1 if steps else settings.epochs
-        total = epochs * steps_per_epoch(len(samples), batch_size)
+        samples = InTurn(training.samples, settings.steps * batch_size) if settings.steps else training.samples
+        epochs, total = 1 if settings.steps else settings.epochs, total_steps(settings, len(training.samples))
         fit(model, training.losses, samples, optimizer, epochs=epochs, batch_size=batch_size,
             schedule=warmed_up(SCHEDULES[settings.schedule], settings.warmup_steps, total), folder=folder, seed=seed,
             runtime=runtime, description=description, collate=training.collate, clip_norm=settings.clip_norm or None,
@@ -162,8 +158,13 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
                 if training.finish is not None:
                     training.finish(result)
             save_weights(result / "weights.pt", training.state() if training.state else model.state_dict())
-            if settings.epochs:  # copied: a kill before the end finds the checkpoint's curves where they were
+            if learns:  # copied: a kill before the end finds the checkpoint's curves where they were
                 shutil.copytree(folder / "curves", result / "curves")
+
+
+def total_steps(settings: TrainingSettings, samples: int) -> int:
+    """Length of a training on so many samples."""
+    return settings.steps or settings.epochs * steps_per_epoch(samples, min(settings.batch_size, samples))
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -269,13 +270,12 @@ def fit(
     hook = model.register_forward_hook(lambda module, inputs, output: scaler.convert_output(output))
     first, pending = _restore(folder / "checkpoint.pt", modules, optimizer, scaler, fabric.device)
     curves = Curves(folder / "curves", first, pending=pending) if fabric.global_rank == 0 else None
-    # Loader processes pay where the device waits for the CPU; on a CPU they would only compete with the training.
-    loaders = workers_per_process(runtime.workers) if fabric.device.type == "cuda" else 0
-    if loaders:
-        one_opencv_thread()
     loader = DataLoader(_Drawn(samples, seed), batch_sampler=_Batches(len(samples), batch_size, seed, first, total),  # type: ignore[arg-type]
-                        collate_fn=collate, num_workers=loaders, pin_memory=fabric.device.type == "cuda")
-    batches = progress(loader, total, description, first) if fabric.global_rank == 0 else iter(loader)
+                        collate_fn=collate, num_workers=loader_count(runtime.workers, fabric.device.type),
+                        pin_memory=fabric.device.type == "cuda")
+    count = len(samples.samples) if isinstance(samples, InTurn) else len(samples)
+    batches = iter(loader) if fabric.global_rank else progress(loader, total, description, first, samples=count,
+                                                               batch=batch_size)
     wrapped.train()
     saved = time.monotonic()
     for step, batch in enumerate(batches, start=first):
@@ -356,10 +356,11 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 
 def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, scaler: Precision, step: int,
           pending: Mapping[str, list[float]]) -> None:
-    with atomic_path(path) as temporary:
+    # Through an open file, which names a full disk; torch's own says "unexpected pos".
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         torch.save({"step": step, "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
                     "pending": dict(pending),
-                    "modules": {name: module.state_dict() for name, module in modules.items()}}, temporary)
+                    "modules": {name: module.state_dict() for name, module in modules.items()}}, file)
 
 
 def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, scaler: Precision,

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
 from stages.labels import rle
 from stages.labels.coco import write_instances
 from stages.labels.panoptic import png_folder, write_panoptic
 from stages.labels.segments import write_segments
+from stages.prepare.cityscapes_scenes import write_cityscapes
+from stages.prepare.writing import save_inst, save_palette
 from stages.runtime import layout
 from stages.runtime.files import write_json
 from tests.stages.evaluation.scenes import annotation, scene, square
-from tests.stages.prepare.cityscapes_scenes import write_cityscapes
 
 HEIGHT, WIDTH = 10, 12
 CATEGORIES = [{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}, {"id": 30, "name": "sky", "isthing": 0}]
@@ -133,22 +133,12 @@ def voc(root: Path) -> None:
     for name in (*names["train"], *names["val"]):
         photograph(devkit / f"JPEGImages/{name}.jpg", len(name), objects.shape)
         if name.startswith("2007"):
-            _palette(devkit / f"SegmentationObject/{name}.png", objects)
-            _palette(devkit / f"SegmentationClass/{name}.png", classes)
-        data = np.zeros((1, 1), dtype=[("Segmentation", object), ("Boundaries", object), ("Categories", object)])
-        data[0, 0] = ((objects == 1).astype(np.uint8), np.zeros((2, 1), object), np.array([[20]], np.uint8))
-        savemat(sbd / f"inst/{name}.mat", {"GTinst": data}, do_compression=name.startswith("2008"))
+            save_palette(devkit / f"SegmentationObject/{name}.png", objects)
+            save_palette(devkit / f"SegmentationClass/{name}.png", classes)
+        save_inst(sbd / f"inst/{name}.mat", (objects == 1).astype(np.uint8), [20], name.startswith("2008"))
     for part, listed in names.items():
         (devkit / f"ImageSets/Segmentation/{part}.txt").write_text("\n".join(listed[:1]) + "\n")
         (sbd / f"{part}.txt").write_text("\n".join(listed) + "\n")
-
-
-def _palette(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(values).convert("P")
-    image.putpalette([channel for value in range(256) for channel in (value, 255 - value, value // 2)])
-    image.putdata(values.reshape(-1).tolist())
-    image.save(path)
 
 
 def kitti(root: Path) -> None:

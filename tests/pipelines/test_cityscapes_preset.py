@@ -16,9 +16,9 @@ from pipelines.workspace import ROOT, changed
 from stages.evaluation.settings import EvaluateSettings
 from stages.labels.annotation_cost import annotation_cost, count_labels
 from stages.prepare import annotate, prepare
+from stages.prepare.cityscapes_scenes import write_cityscapes
 from stages.runtime import layout
 from stages.runtime.settings import read_yaml
-from tests.stages.prepare.cityscapes_scenes import write_cityscapes
 
 PRESET = read_yaml(ROOT / "pipelines/presets/cityscapes.yaml")
 

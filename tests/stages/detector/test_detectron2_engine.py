@@ -15,6 +15,7 @@ from detector_scenes import CATEGORIES, HEIGHT, WIDTH, square, write_params
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 pytest.importorskip("detectron2", reason="Detectron2 is not installed: its engine is not tested")
 
+from detectron2.solver import build_lr_scheduler  # noqa: E402
 from detectron2.structures import Boxes, Instances  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
@@ -22,6 +23,7 @@ from stages.detector import detectron2_engine, engines, predict, train  # noqa: 
 from stages.detector import detectron2_parts as parts  # noqa: E402
 from stages.detector.data import Labels, read_labels  # noqa: E402
 from stages.detector.samples import TrainingSamples, repeat_factors  # noqa: E402
+from stages.detector.settings import DetectorTrainSettings  # noqa: E402
 from stages.labels import coco, rle  # noqa: E402
 from stages.runtime import layout  # noqa: E402
 from stages.runtime.errors import UserError  # noqa: E402
@@ -128,6 +130,15 @@ def test_the_schedule_reaches_detectron2(tiny):
     assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False
 
 
+@pytest.mark.parametrize("steps, falls", [(1, ()), (2, (1,)), (3, (2,)), (9, (6, 8)), (16_000, (10672, 14224))])
+def test_milestones_of_few_steps(tiny, steps, falls):
+    """Detectron2 refuses two on one step, or more rates than steps."""
+    schedule = DetectorTrainSettings(steps=steps)
+    cfg = detectron2_engine.config(tiny.model_copy(update={"train": schedule}), 1, "cpu")
+    assert cfg.SOLVER.STEPS == falls
+    build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1))
+
+
 def test_weights_that_run_code_are_refused(tmp_path):
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"model": {"a": np.zeros(2, np.float32)}, "__author__": "somebody"}))
@@ -150,13 +161,8 @@ def test_the_device_that_is_asked_for(dataset, tiny, monkeypatch):
     detectron2_engine.train(labels, settings, 0, runtime, layout.IMAGES)
     assert found[0].MODEL.DEVICE == "cuda:1"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(4)
-    try:
-        assert detectron2_engine._loader(labels, settings, 0, runtime, found[0], 0).num_workers == 3
-        assert cv2.getNumThreads() == 1
-    finally:
-        cv2.setNumThreads(before)
+    loader = detectron2_engine._loader(labels, settings, 0, runtime, found[0], 0)
+    assert loader.num_workers == 3
     monkeypatch.setattr(detectron2_engine, "build_model", lambda cfg: pytest.fail(cfg.MODEL.DEVICE))
     with pytest.raises(pytest.fail.Exception, match="cuda:1"):
         detectron2_engine.load(layout.IMAGES, settings, 2, settings.predict, runtime)

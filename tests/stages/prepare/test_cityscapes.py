@@ -8,10 +8,11 @@ from PIL import Image
 
 from stages.labels import rle
 from stages.prepare.cityscapes import CATEGORIES
+from stages.prepare.cityscapes_scenes import coarsened, numbers, write_cityscapes
 from stages.prepare.kinds import needed_paths
 from stages.prepare.settings import DatasetSettings
+from stages.prepare.writing import save_picture as save
 from stages.runtime.errors import UserError
-from tests.stages.prepare.cityscapes_scenes import coarsened, numbers, save, write_cityscapes
 
 AACHEN = "aachen/aachen_000000_000019"
 ALL = {"allow_empty_classes": True}

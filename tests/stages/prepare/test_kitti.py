@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from stages.labels import rle
 from stages.prepare.kinds import needed_paths
 from stages.prepare.settings import DatasetSettings
+from stages.prepare.writing import save_picture as save
 from stages.runtime.errors import UserError
 
 BOXES = ("Car 0.00 0 1.5 1.0 1.0 7.0 4.0 1 1 1 1 1 1 0\n"
@@ -25,11 +25,6 @@ TRACKS = np.zeros((8, 12), np.uint16)
 TRACKS[1:3, 1:5] = 1007
 TRACKS[3:6, 6:8] = 2000
 TRACKS[7, :] = 10000
-
-
-def save(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 def photograph(path):

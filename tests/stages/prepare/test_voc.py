@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from stages.labels import rle
 from stages.prepare.kinds import needed_paths
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.voc import CLASSES
+from stages.prepare.writing import save_inst, save_palette
 from stages.runtime.errors import UserError
 
 OBJECTS = np.array([[1, 1, 255, 0, 0, 0],
@@ -16,19 +16,6 @@ OBJECTS = np.array([[1, 1, 255, 0, 0, 0],
                     [255, 255, 255, 2, 2, 0],
                     [0, 0, 0, 0, 0, 1]], np.uint8)  # object 1 has two parts
 CATEGORIES = np.where(OBJECTS == 1, 15, np.where(OBJECTS == 2, 8, OBJECTS)).astype(np.uint8)
-
-
-def save_palette(path, values):
-    image = Image.new("P", values.shape[::-1])
-    image.putpalette([channel for value in range(256) for channel in (value, 255 - value, value // 2)])
-    image.putdata(values.reshape(-1).tolist())
-    image.save(path)
-
-
-def save_inst(path, values, categories):
-    data = np.zeros((1, 1), dtype=[("Segmentation", object), ("Boundaries", object), ("Categories", object)])
-    data[0, 0] = (values, np.zeros((2, 1), object), np.array(categories, np.uint8)[:, None])
-    savemat(path, {"GTinst": data})
 
 
 @pytest.fixture

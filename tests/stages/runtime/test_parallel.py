@@ -222,12 +222,15 @@ class _Threads(Dataset):
         return cv2.getNumThreads()
 
 
-def test_a_loader_has_one_thread():
+def test_loaders_of_a_gpu_have_one_thread_each(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     before = cv2.getNumThreads()
     cv2.setNumThreads(4)
     try:
         cv2.resize(np.zeros((999, 999, 3), np.uint8), (777, 777))  # starts threads, which no fork takes along
-        parallel.one_opencv_thread()
-        assert [int(found) for found in DataLoader(_Threads(), num_workers=2, timeout=60)] == [1, 1]
+        assert parallel.loader_count(4, "cpu") == 0 and cv2.getNumThreads() == 4
+        count = parallel.loader_count(4, "cuda")
+        assert count == 2
+        assert [int(found) for found in DataLoader(_Threads(), num_workers=count, timeout=60)] == [1, 1]
     finally:
         cv2.setNumThreads(before)

@@ -16,7 +16,7 @@ HEAVY = ("torch", "torchvision", "lightning", "timm", "dvclive", "detectron2")
 
 def _modules() -> list[str]:
     """Modules of all stages, from the commands of all dvc.yaml files, and the commands that people type."""
-    found = {"pipelines.ablation", "pipelines.photos", "stages.evaluation.table"}
+    found = {"pipelines.ablation", "pipelines.photos", "pipelines.rehearse", "stages.evaluation.table"}
     for path in [ROOT / "dvc.yaml", *ROOT.glob("pipelines/*/dvc.yaml")]:
         stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"].values()
         found |= {stage["cmd"].split()[2] for stage in stages}
@@ -54,6 +54,18 @@ def test_an_error_of_the_user_is_one_line(tmp_path):
     result = _run(tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "error: params.yaml: seed: missing\n")
     assert _run(tmp_path, "--params", "other.yaml").stderr == "error: other.yaml: seed: missing\n"
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    """By the one file that is always full, also under torch's own writer."""
+    _write_stage(tmp_path, "    import torch\n    with open('/dev/full', 'wb') as file:\n"
+                           "        torch.save(torch.zeros(1_000_000), file)")
+    result = _run(tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == (f"error: the disk is full (No space left on device): make room in {tmp_path} and run "
+                             f"again; work that is done is kept\n")
+    _write_stage(tmp_path, "    raise OSError(13, 'Permission denied')")
+    assert "Traceback" in _run(tmp_path).stderr
 
 
 def test_no_control_character_reaches_the_terminal(tmp_path):

@@ -150,6 +150,16 @@ def test_without_epochs_the_initial_weights_are_published(stage):
     assert not (OUTPUT / "curves").exists()
 
 
+def test_counted_in_steps(stage):
+    """In the place of epochs, as many as are said, also more than one pass has."""
+    done = []
+    train(stage, after_step=done.append, settings=SETTINGS.model_copy(update={"steps": 5, "epochs": 0}))
+    assert done == [1, 2, 3, 4, 5]
+    assert training.total_steps(SETTINGS.model_copy(update={"steps": 5}), 600) == 5
+    assert training.total_steps(SETTINGS, 600) == 6 * 100 and training.total_steps(SETTINGS, 4) == 6
+    assert SETTINGS.passes(600) == 6 and SETTINGS.model_copy(update={"steps": 5}).passes(60) == 0.5
+
+
 def test_the_scale_of_gradients_survives(stage, monkeypatch):
     """In 16-mixed the scaler halves its scale after an overflow; forgotten in a checkpoint, it would start anew."""
     scales = []

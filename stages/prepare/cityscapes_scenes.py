@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from stages.prepare.writing import save_picture
 
 CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",), "train_extra": ("augsburg",)}
 KINDS = {"train": ("gtFine", "gtCoarse"), "val": ("gtFine", "gtCoarse"), "train_extra": ("gtCoarse",)}
@@ -55,16 +56,10 @@ def write_cityscapes(root: Path, per_city: int = 2, size: tuple[int, int] = (64,
                 rng = np.random.default_rng(seed)
                 colours = rng.integers(0, 256, (40_000, 3)).astype(int)[fine]
                 noisy = np.clip(colours + rng.normal(0, 8, colours.shape), 0, 255).astype(np.uint8)
-                save(root / "leftImg8bit" / f"{stem}_leftImg8bit.png", noisy)
+                save_picture(root / "leftImg8bit" / f"{stem}_leftImg8bit.png", noisy)
                 for kind in KINDS[folder]:
                     labels = fine if kind == "gtFine" else coarsened(fine)
-                    save(root / kind / f"{stem}_{kind}_instanceIds.png", labels)
-                    save(root / kind / f"{stem}_{kind}_labelIds.png",
+                    save_picture(root / kind / f"{stem}_{kind}_instanceIds.png", labels)
+                    save_picture(root / kind / f"{stem}_{kind}_labelIds.png",
                          np.where(labels >= 1000, labels // 1000, labels).astype(np.uint8))
     return root
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    """As PNG: grey of 8 or 16 bits, or RGB."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
