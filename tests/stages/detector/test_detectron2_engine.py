@@ -6,7 +6,6 @@ import json
 import pickle
 import warnings
 
-import cv2
 import numpy as np
 import pytest
 import torch
