@@ -162,6 +162,8 @@ def _run_under(folder: Path, parent: str, launched: bool, **environment) -> None
     if launched:
         module = "torch.distributed.run"
         (folder / "torch/distributed").mkdir(parents=True)
+        for name in ("torch", "torch/distributed"):
+            (folder / name / "__init__.py").touch()
         (folder / "torch/distributed/run.py").write_text(
             "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'job'], start_new_session=True)\n")
     command = f"sleep 0.5; {sys.executable} -m {module}; true"
