@@ -66,8 +66,9 @@ def train(labels: Labels, settings: DetectorSettings, seed: int, runtime: Runtim
         raise UserError(f"detector.train.batch_size: {settings.train.batch_size} images cannot be shared evenly by "
                         f"{processes} processes (runtime.processes)")
     device = devices.resolve(runtime.device)
-    if device.type != "cuda" and runtime.precision != "32-true":
-        raise UserError(f"runtime.precision: Detectron2 trains with {runtime.precision} on CUDA only; use 32-true")
+    if device.type != "cuda" and runtime.precision != "32-true" and distributed.rank() == 0:
+        print(f"runtime.precision: Detectron2 has {runtime.precision} on CUDA only; it trains in 32-true here",
+              flush=True)
     cfg = config(settings, len(labels.categories), str(device), labels.masks)
     wait_for_all()  # Detectron2 finds the group of processes that this makes
     _train(labels, settings, cfg, seed, runtime, folder)

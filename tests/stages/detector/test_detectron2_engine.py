@@ -208,6 +208,19 @@ def test_stages_train_resume_and_predict(dataset, monkeypatch):
     assert all(item["segmentation"]["size"] == [HEIGHT, WIDTH] for item in results)
 
 
+def test_a_preset_for_gpus_is_tried_out_on_a_cpu(dataset, tiny, monkeypatch, capsys):
+    from stages.runtime.settings import RuntimeSettings
+
+    trained = []
+    labels = read_labels(layout.pseudo_labels("irnet"), layout.IMAGES, tiny.train)
+    monkeypatch.setattr(detectron2_engine, "_train", lambda *arguments: trained.append(arguments))
+    for precision, said in (("bf16-mixed", "it trains in 32-true here"), ("32-true", "")):
+        runtime = RuntimeSettings(device="cpu", precision=precision)
+        detectron2_engine.train(labels, change(tiny), 0, runtime, layout.IMAGES)
+        assert said in capsys.readouterr().out
+    assert len(trained) == 2
+
+
 @pytest.mark.parametrize(("precision", "device", "trainer", "kind"), [
     ("32-true", "cuda", "SimpleTrainer", None), ("bf16-mixed", "cuda", "AMPTrainer", torch.bfloat16),
     ("16-mixed", "cuda", "AMPTrainer", torch.float16), ("bf16-mixed", "cpu", "SimpleTrainer", None)])
