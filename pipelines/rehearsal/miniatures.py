@@ -7,7 +7,6 @@ classes in turn; streets for Cityscapes.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -72,7 +71,7 @@ def coco_categories() -> list[Entry]:
 def lvis_categories() -> list[Entry]:
     """LVIS' 1203 classes: by name and frequency where Detectron2 is there, which lists them, else numbered."""
     try:
-        listed = importlib.import_module("detectron2.data.datasets.lvis_v1_categories").LVIS_CATEGORIES
+        from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES as listed
     except ImportError:
         listed = [{"id": number, "name": f"class {number}", "frequency": "rcf"[number % 3]} for number in
                   range(1, 1204)]

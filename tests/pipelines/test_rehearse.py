@@ -54,7 +54,9 @@ def broken(tmp_path, monkeypatch):
 
     def run(changes, method="irnet", preset="voc2012"):
         file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump(changed(read_yaml(ROOT / f"pipelines/presets/{preset}.yaml"), changes)))
+        # The engine that is there wherever the tests run.
+        mine = {"detector.engine": "torchvision", **changes}
+        file.write_text(yaml.safe_dump(changed(read_yaml(ROOT / f"pipelines/presets/{preset}.yaml"), mine)))
         with pytest.raises(UserError) as caught:
             Rehearsal(file, method).run()
         assert "\n" not in str(caught.value)
@@ -83,7 +85,8 @@ def test_a_stride_that_cannot_be_had(broken):
 
 def test_a_configuration_that_detectron2_does_not_have(broken):
     pytest.importorskip("detectron2")
-    message = broken({"detector.detectron2.config": "COCO-InstanceSegmentation/mask_rcnn_R_51_FPN_1x.yaml"})
+    message = broken({"detector.engine": "detectron2", "detector.detectron2.config":
+                      "COCO-InstanceSegmentation/mask_rcnn_R_51_FPN_1x.yaml"})
     assert message.startswith("detector.detectron2.config: ") and "mask_rcnn_R_51_FPN_1x.yaml" in message
 
 
