@@ -33,8 +33,9 @@ SUPERVISION: dict[str, list[tuple[str, ...]]] = {
     "irnet": [("tags",)], "masks": [], "panoptic": [("boxes",), ("tags",)], "wise": [("points", "tags")],
 }
 
-# Semantic maps that BESTIE takes from the chain of another method, if `bestie.maps.folder` names its folder.
-SEMANTIC_MAPS = {layout.method_data(method) / "semantic": method for method in ("irnet", "panoptic", "wise")}
+# Semantic maps that BESTIE takes from the chain of another method, if `bestie.maps.folder` names its folder: of things
+# alone, which the panoptic method's are not.
+SEMANTIC_MAPS = {layout.method_data(method) / "semantic": method for method in ("irnet", "wise")}
 # Class boundaries that proposals take from the chain of IRNet, if `proposals.maps.boundary` names this folder.
 IRNET_FIELDS = layout.method_data("irnet") / "fields"
 

@@ -26,6 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from stages.cues import backbone
+
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 Anything = TypeVar("Anything")
 
@@ -68,6 +70,17 @@ class Gpu:
             return tree_map_only(Tensor, lambda tensor: mark(tensor.clone()), value)
 
 
+class Planted(nn.Module):
+    """A layer with a tensor that no ``to(device)`` reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.table = nn.Linear(3, 4), torch.ones(4)
+
+    def forward(self, values):
+        return self.layer(values) * self.table
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[Gpu]:
     """Within the block ``cuda`` is a device."""
@@ -80,7 +93,10 @@ def pretended_gpu() -> Iterator[Gpu]:
     with mock.patch.object(torch.amp.autocast_mode.autocast, "__init__", on_cpu), \
             mock.patch("torch.autograd.has_torch_function", _never), \
             mock.patch("torch._tensor.has_torch_function_unary", _never), rules, _Names(gpu, rules):
-        yield gpu
+        try:
+            yield gpu
+        finally:
+            backbone._kept.cache_clear()  # its matrices lie on a GPU that is gone
 
 
 def _never(*tensors: object) -> bool:

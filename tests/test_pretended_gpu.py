@@ -6,18 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.pretended_gpu import on_gpu, pretended_gpu
-
-
-class Planted(nn.Module):
-    """A layer with a tensor that no ``to(device)`` reaches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.table = nn.Linear(3, 4), torch.ones(4)
-
-    def forward(self, values):
-        return self.layer(values) * self.table
+from tests.pretended_gpu import Planted, on_gpu, pretended_gpu
 
 
 class LeftBehind(torch.autograd.Function):

@@ -31,6 +31,7 @@ def _build_settings(case: Path) -> None:
 
 @cache
 def _preset(path: Path) -> Any:
+    # PyYAML's C reader where it was built: as safe, and quicker.
     return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 

@@ -166,10 +166,6 @@ def test_bestie_gets_what_its_maps_are_made_of(message):
     assert with_method(params, "bestie")["annotations"]["kinds"] == ["tags", "points"]
     assert message({"method": "bestie", "bestie.maps.folder": "data/wise/semantic"}).startswith(
         "params.yaml: annotations.kinds: wise.cues.source is points, found tags;")
-    params["bestie"]["maps"]["folder"] = "data/panoptic/semantic"
-    assert with_method(params, "bestie")["annotations"]["kinds"] == ["tags", "boxes"]
-    assert message({"method": "bestie", "bestie.maps.folder": "data/panoptic/semantic"}) == (
-        "params.yaml: annotations.kinds: method panoptic, whose maps bestie takes, needs boxes, found tags")
 
 
 @pytest.mark.parametrize(("changes", "methods"), [
@@ -180,8 +176,6 @@ def test_bestie_gets_what_its_maps_are_made_of(message):
      ["wise", "bestie"]),
     ({"method": "bestie", "annotations.kinds": ["tags", "points"], "bestie.maps.folder": "data/wise/semantic",
       "proposals.maps.boundary": "data/irnet/fields"}, ["irnet", "wise", "bestie"]),
-    ({"method": "bestie", "annotations.kinds": ["tags", "boxes"], "bestie.maps.folder": "data/panoptic/semantic"},
-     ["panoptic", "bestie"]),
     ({"method": "irnet"}, ["irnet"]),
     ({"method": "wise", "annotations.kinds": ["points"]}, ["wise"]),
     ({"method": "wise", "annotations.kinds": ["points"], "proposals.maps.boundary": "data/irnet/fields"},

@@ -52,6 +52,23 @@ def test_labels(variant, request, tmp_path):
         tmp_path / "models/bestie/retrained/moments.json").read_bytes()
 
 
+def test_the_foreground_of_the_maps(points, tmp_path):
+    """Every pixel whose class has a point belongs to a label of its class, and no other pixel does."""
+    copy(points, tmp_path)
+    run("pipelines.bestie.synthesize", tmp_path, **POINTS, synthesis={"foreground": "map"})
+    weak = read(tmp_path / "data/annotations/train_weak.json")
+    labels = read(tmp_path / "data/bestie/pseudo_labels.json")["annotations"]
+    assert labels
+    for image in weak["images"]:
+        known = cv2.imread(str(tmp_path / f"data/bestie/semantic/{image['id']:012d}.png"), cv2.IMREAD_UNCHANGED)
+        pointed = {one["category_id"] for one in weak["annotations"] if one["image_id"] == image["id"]}
+        painted = np.zeros_like(known)
+        for label in labels:
+            if label["image_id"] == image["id"]:
+                painted[rle.decode(label["segmentation"]) > 0] = label["category_id"]
+        assert np.array_equal(painted, np.where(np.isin(known, [*pointed]), known, 0))
+
+
 def test_what_score_measures_changes_the_figures(tags, tmp_path):
     """`score` depends on labels and figures alone, and measures the maps: those of another run must not pass."""
     copy(tags, tmp_path)

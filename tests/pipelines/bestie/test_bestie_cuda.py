@@ -10,7 +10,6 @@ from pipelines.bestie.learning import guidance
 from pipelines.bestie.losses import objective
 from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import BestieSettings, PeakClassifierSettings
-from stages.cues import backbone
 from stages.cues.classification import tag_losses
 from stages.cues.settings import BackboneSettings
 from tests.pretended_gpu import pretended_gpu
@@ -19,12 +18,6 @@ ARGUMENTS = {"channels": [8, 8, 16, 24], "stem_width": 8}
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16, arguments=ARGUMENTS)
 HRNET = BackboneSettings(name="hrnet_w18_small", weights="none", stride=32)
 CLASSES, SIDE = 2, 32
-
-
-@pytest.fixture(autouse=True)
-def _no_matrices_left():
-    yield
-    backbone._kept.cache_clear()
 
 
 def settings(source: str, chosen: BackboneSettings = NARROW) -> BestieSettings:

@@ -11,7 +11,6 @@ from pipelines.exits.prediction import refine, whole_prediction
 from pipelines.exits.retrieval import retrieve_points
 from pipelines.exits.settings import GeneratorSettings, InferenceSettings, PropagationSettings
 from pipelines.exits.training import GeneratorLosses
-from stages.cues import backbone
 from stages.propagation.settings import MeanFieldSettings
 from stages.runtime.ema import Teacher
 from tests.pretended_gpu import pretended_gpu
@@ -21,12 +20,6 @@ PYRAMID = {"kind": "pyramid", "name": "resnet10t", "weights": "none", "stride": 
 VIT = {"kind": "vit", "name": "vit_tiny_patch16_224", "weights": "none", "stride": 8,
        "arguments": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "class_token": False}}
 BOTH = pytest.mark.parametrize("encoder", [PYRAMID, VIT], ids=["pyramid", "vit"])
-
-
-@pytest.fixture(autouse=True)
-def _no_matrices_left():
-    yield
-    backbone._kept.cache_clear()
 
 
 def batch() -> dict[str, torch.Tensor]:

@@ -15,7 +15,6 @@ from pipelines.panoptic.settings import (
     InstanceSettings,
     PanopticInferenceSettings,
 )
-from stages.cues import backbone
 from stages.labels.tag_crops import TagCrop
 from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.settings import FeatureSettings
@@ -24,12 +23,6 @@ from tests.pretended_gpu import pretended_gpu
 
 NETWORK = {"decoder_channels": 16, "backbone": {"name": "resnet10t", "weights": "none", "stride": 8, "arguments": {
     "channels": [8, 8, 16, 16], "stem_width": 8}}}
-
-
-@pytest.fixture(autouse=True)
-def _no_matrices_left():
-    yield
-    backbone._kept.cache_clear()
 
 
 def image(height: int = 32, width: int = 40) -> torch.Tensor:

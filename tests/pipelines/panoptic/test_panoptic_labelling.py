@@ -81,6 +81,17 @@ def test_the_global_term_finds_what_a_box_leaves_out():
     assert rle.area(cat["segmentation"]) == 70
 
 
+def test_things_stay_in_given_boxes():
+    given, settings = boxes((4, 6, 8, 8, CAT)), PanopticInferenceSettings(boxed=True)
+    with torch.no_grad():
+        rows = panoptic_rows(Network(), picture(scene()), given, np.ones(1), CLASSES.stuff, CLASSES, settings,
+                             given=True)
+    cat = next(row for row in rows if row["category_id"] == 2)
+    assert rle.decode(cat["segmentation"])[6:8, 4:8].all() and rle.area(cat["segmentation"]) == 8
+    detected_one = next(row for row in rows_of(scene(), given, settings=settings) if row["category_id"] == 2)
+    assert rle.area(detected_one["segmentation"]) == 70, "a detection's box is no limit"
+
+
 def test_no_detection_leaves_stuff_and_no_label_leaves_nothing():
     rows = rows_of(scene(), boxes())
     assert {row["category_id"] for row in rows} == {5, 9}

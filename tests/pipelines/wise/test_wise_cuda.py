@@ -12,18 +12,11 @@ from pipelines.wise.prediction import colours, image_maps, likeness, similarity
 from pipelines.wise.pseudo_masks import Pairs
 from pipelines.wise.settings import NetworkSettings
 from pipelines.wise.training import joint_losses
-from stages.cues import backbone
 from stages.cues.settings import BackboneSettings
 from tests.pretended_gpu import pretended_gpu
 
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16,
                           arguments={"channels": [8, 8, 16, 16], "stem_width": 8})
-
-
-@pytest.fixture(autouse=True)
-def _no_matrices_left():
-    yield
-    backbone._kept.cache_clear()
 
 
 def build(**changes) -> tuple[WiseNet, NetworkSettings]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.cues import backbone
 from stages.cues.backbone import Grid, constant, grid_of, resample
 from stages.cues.cams import class_attention_maps
 from stages.cues.classification import tag_losses
@@ -16,12 +15,6 @@ from tests.pretended_gpu import pretended_gpu
 
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16,
                           arguments={"channels": [8, 8, 16, 24], "stem_width": 8})
-
-
-@pytest.fixture(autouse=True)
-def _no_matrices_left():
-    yield
-    backbone._kept.cache_clear()
 
 
 def images() -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from stages.runtime.memory import LiveBytes, Step, StepMemory, pixels, step_memory
+from tests.pretended_gpu import Planted
 
 KB = 1024
 
@@ -107,15 +108,7 @@ def test_what_is_mixed_halves_and_what_stands_beside_adds_up():
 
 
 def test_a_tensor_that_was_left_behind_is_an_error():
-    """Made with the network, but neither parameter nor buffer: no ``to(device)`` would reach it."""
-    class Planted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.table = nn.Linear(3, 4), torch.ones(4)
-
-        def forward(self, values):
-            return self.layer(values) * self.table
-
+    """Made with the network, but neither parameter nor buffer."""
     with pytest.raises((AssertionError, RuntimeError)):
         step_memory(Step("planted", 1, Planted, lambda model, device: model(torch.zeros(2, 3, device=device)).sum(),
                          "sgd"))

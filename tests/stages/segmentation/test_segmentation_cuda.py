@@ -5,18 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.cues import backbone
 from stages.segmentation.inference import infer_cells, infer_semantic, most_likely
 from stages.segmentation.losses import semantic_losses
 from stages.segmentation.network import SegmentationNetwork
 from tests.pretended_gpu import pretended_gpu
 from tests.stages.segmentation.segmentation_scenes import settings
-
-
-@pytest.fixture(autouse=True)
-def _no_matrices_left():
-    yield
-    backbone._kept.cache_clear()
 
 
 @pytest.mark.parametrize("mixed", [False, True])
