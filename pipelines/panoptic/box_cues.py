@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.panoptic.settings import BoxCueSettings
+from pipelines.panoptic.settings import BoxCueSettings, RoundSettings
 from pipelines.panoptic.supervision import Boxes
 from stages.cues.simple_masks import grabcut
 from stages.labels import rle
@@ -75,6 +75,33 @@ def source_masks(cues: Mapping[str, np.ndarray], boxes: Boxes, size: tuple[int, 
         if number in drawn:
             together[index] = rle.decode(drawn[number])
     return [mask if mask.any() and not crowd else None for mask, crowd in zip(together, boxes.crowd, strict=True)]
+
+
+def truth_masks(cues: Mapping[str, np.ndarray], boxes: Boxes, size: tuple[int, int], settings: RoundSettings,
+                annotations: Sequence[Entry] = ()) -> list[np.ndarray | None]:
+    """What the approximate truth takes of each box: the agreement, and by setting the proposal where little agrees.
+
+    A box that GrabCut and the proposal share too little of has most likely lost its object in GrabCut; ignored, all of
+    such boxes are classes that nothing is learnt of. Taking the proposal there is not in the paper.
+
+    Args:
+        cues, boxes, size, annotations: of ``source_masks``.
+        settings: ``proposal_below``.
+
+    Returns:
+        As ``source_masks``.
+    """
+    agreed = source_masks(cues, boxes, size, "agreement", annotations)
+    if not settings.proposal_below:
+        return agreed
+    instead = source_masks(cues, boxes, size, "proposal", annotations)
+    return [both if _share(both, boxes.mask(index, size)) >= settings.proposal_below else alone
+            for index, (both, alone) in enumerate(zip(agreed, instead, strict=True))]
+
+
+def _share(mask: np.ndarray | None, box: np.ndarray) -> float:
+    """How much of a box its mask covers."""
+    return 0.0 if mask is None else float(mask.sum() / max(box.sum(), 1))
 
 
 def paint(boxes: Boxes, masks: Sequence[np.ndarray | None], size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines.panoptic.box_cues import SOURCES, paint, source_masks
+from pipelines.panoptic.box_cues import SOURCES, paint, source_masks, truth_masks
 from pipelines.panoptic.rules import instances_of, next_labels, stuff_labels
 from pipelines.panoptic.settings import PanopticSettings
 from pipelines.panoptic.supervision import Boxes, Classes, boxes_of, full_labels
@@ -54,7 +54,8 @@ def cue_maps(image: Entry, annotations: Sequence[Entry], categories: Sequence[En
     cues = read_box_cues(boxes, image, len(given))
     maps = {source: paint(given, source_masks(cues, given, size, source, annotations), size) for source in SOURCES}
     maps["stuff"] = stuff_of(image, classes, stuff, settings.stuff.threshold)
-    maps[FIRST] = next_labels(maps["stuff"], image, given, maps["agreement"], classes, settings.rounds, 0)
+    things = paint(given, truth_masks(cues, given, size, settings.rounds, annotations), size)
+    maps[FIRST] = next_labels(maps["stuff"], image, given, things, classes, settings.rounds, 0)
     for source in SOURCES:  # outside the boxes is background, or nobody knows what
         maps[source][maps[source] == 0] = 0 if classes.background else IGNORE
     return maps, instances_of(maps[FIRST], given, classes)

@@ -35,7 +35,8 @@ def main(params: Path) -> None:
     chosen = settings.panoptic
     weak = read_json(layout.WEAK["train"])
     classes, groups = classes_of(weak["categories"]), annotations_by_image(weak)
-    with Work(__file__, [layout.WEAK["train"], BOXES, STUFF], [chosen.stuff.threshold, chosen.rounds.fill]) as work:
+    with Work(__file__, [layout.WEAK["train"], BOXES, STUFF], [chosen.stuff.threshold, chosen.rounds.fill,
+                                                                      chosen.rounds.proposal_below]) as work:
         folder = work.subfolder("cues")
         tasks = [(image, groups[image["id"]]) for image in weak["images"]
                  if not (folder / FIRST / f"{layout.image_key(image)}.png").exists()]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.panoptic.box_cues import paint, source_masks
+from pipelines.panoptic.box_cues import paint, truth_masks
 from pipelines.panoptic.cues import FIRST, close_maps, read_box_cues, write_maps
 from pipelines.panoptic.rules import instances_of, next_labels
 from pipelines.panoptic.settings import CrfSettings, PanopticInferenceSettings, PanopticSettings
@@ -179,11 +179,11 @@ def relabel_image(model: SegmentationNetwork, device: torch.device, groups: Mapp
         return {"image": image, "labels": labels, "instances": instances, "boxes": given}
     size = (image["height"], image["width"])
     cues = read_box_cues(boxes, image, len(given))
-    agreement = paint(given, source_masks(cues, given, size, "agreement", annotations), size)
+    things = paint(given, truth_masks(cues, given, size, settings.rounds, annotations), size)
     log_q = semantic_log_probabilities(model, pixels.to(device), classes, settings.inference)
     best, channel = refined_probabilities(log_q, pixels.to(device), settings.rounds.crf).max(0)
     predicted = np.array(classes.used, np.int16)[channel.cpu().numpy()]
-    labels = next_labels(predicted, image, given, agreement, classes, settings.rounds, number, best.cpu().numpy())
+    labels = next_labels(predicted, image, given, things, classes, settings.rounds, number, best.cpu().numpy())
     return {"image": image, "labels": labels, "instances": instances_of(labels, given, classes), "boxes": given}
 
 

@@ -22,7 +22,7 @@ def next_labels(predicted: np.ndarray, image: Entry, boxes: Boxes, agreement: np
         predicted: what the network says behind its CRF; for the first labels, those of no network, the cues of stuff.
         image: of the weak annotations, for its tags.
         boxes: of the image.
-        agreement: of ``box_cues.paint``: things where the cues of the boxes agree.
+        agreement: of ``box_cues.paint``: things where the cues of the boxes agree (``truth_masks``).
         classes: of the data set.
         settings: confidence, merged, fill.
         number: of the labels: 0 are those without a network, n are from the network that was trained on n - 1.

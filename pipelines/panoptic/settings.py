@@ -96,6 +96,9 @@ class RoundSettings(Settings):
     merged: int = Field(5, ge=0, description=(
         "rounds in which things are those of the boxes' cues, whatever is predicted; in later ones predicted things "
         "count [rounds] (not in the paper; published code: 5)"))
+    proposal_below: float = Field(0.0, ge=0, le=1, description=(
+        "boxes of which GrabCut and the proposal share less than this get the whole proposal instead; 0 = none [share "
+        "of the box] (not in the paper)"))
     fill: float = Field(0.0, ge=0, le=1, description=(
         "boxes of which their class fills a smaller share are filled with it; 0 = none [share of the box] (not in the "
         "paper: 0; published code: 0.5)"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from panoptic_scenes import CAT, DOG, annotation, boxes, drawn
 
-from pipelines.panoptic.box_cues import box_cues, paint, source_masks
-from pipelines.panoptic.settings import BoxCueSettings
+from pipelines.panoptic.box_cues import box_cues, paint, source_masks, truth_masks
+from pipelines.panoptic.settings import BoxCueSettings, RoundSettings
 from stages.cues.simple_masks import grabcut, grabcut_mask
 from stages.labels import rle
 from stages.proposals.segments import from_rles
@@ -142,3 +142,31 @@ def test_a_drawn_mask_counts_before_all_cues():
     mask = rectangle(25, 15, 30, 20)
     found = source_masks(cues, given, SIZE, "agreement", [annotation(100, 2, mask=mask)])
     assert np.array_equal(found[0], mask) and found[1] is None
+
+
+@pytest.mark.parametrize(("below", "alone"), [(0.0, False), (0.25, False), (0.26, True)])
+def test_the_proposal_alone_where_little_agrees(below, alone):
+    """GrabCut keeps a quarter of the box, the proposal all of it: what agrees is a quarter."""
+    given = boxes((20, 10, 40, 30, CAT), (50, 40, 60, 50, DOG), crowd=[1])
+    cues = {"grabcut": np.packbits(np.stack([rectangle(20, 10, 30, 20), rectangle(50, 40, 60, 50)]), axis=2),
+            "proposal": np.packbits(np.stack([rectangle(20, 10, 40, 30), rectangle(50, 40, 60, 50)]), axis=2)}
+    found, crowd = truth_masks(cues, given, SIZE, RoundSettings(proposal_below=below))
+    assert crowd is None, "a crowd has no mask"
+    assert np.array_equal(found, rectangle(20, 10, 40, 30) if alone else rectangle(20, 10, 30, 20))
+
+
+def test_what_grabcut_lost_is_ignored_or_the_proposal():
+    given = boxes((20, 10, 40, 30, CAT), (50, 40, 60, 50, DOG))
+    cues = {"grabcut": np.packbits(np.zeros((2, *SIZE), bool), axis=2),
+            "proposal": np.packbits(np.stack([rectangle(22, 10, 40, 30), np.zeros(SIZE, bool)]), axis=2)}
+    assert truth_masks(cues, given, SIZE, RoundSettings()) == [None, None]
+    found = truth_masks(cues, given, SIZE, RoundSettings(proposal_below=0.1))
+    assert np.array_equal(found[0], rectangle(22, 10, 40, 30)) and found[1] is None, "no proposal either: ignored"
+
+
+def test_a_drawn_mask_is_no_cue_that_little_agrees_with():
+    given = boxes((20, 10, 40, 30, CAT))
+    cues = {name: np.packbits(rectangle(20, 10, 40, 30)[None], axis=2) for name in ("grabcut", "proposal")}
+    thin = rectangle(20, 10, 40, 11)
+    found, = truth_masks(cues, given, SIZE, RoundSettings(proposal_below=0.5), [annotation(100, 1, mask=thin)])
+    assert np.array_equal(found, thin)

@@ -269,6 +269,22 @@ def test_other_settings_begin_anew(chain, tmp_path):
     assert digests(tmp_path / "models/panoptic/segmenter")["weights.pt"] != before
 
 
+def test_merged_rounds_keep_the_proposals_that_count_alone(chain, tmp_path):
+    """Below 1 every box has its proposal, in the first labels and in those that a network gives."""
+    copy(chain, tmp_path, "data/dataset", "data/annotations", "data/panoptic/boxes", "data/panoptic/stuff")
+    changes = {"rounds": 1, "proposal_below": 1.0}
+    run("pipelines.panoptic.join_cues", tmp_path, rounds=changes)
+    run("pipelines.panoptic.refine", tmp_path, rounds=changes)
+    more = 0
+    for image in read(tmp_path / "data/annotations/train_weak.json")["images"]:
+        proposal, agreement = (labels_of(tmp_path, f"cues/{name}", image) for name in ("proposal", "agreement"))
+        said = proposal != 255
+        more += int((said & (agreement == 255)).sum())
+        for place in ("rounds/0", "rounds/1"):
+            assert (labels_of(tmp_path, place, image)[said] == proposal[said]).all(), place
+    assert more > 0
+
+
 def test_the_rate_is_halved_and_the_weights_go_on(chain, tmp_path):
     curves = chain / "models/panoptic/segmenter/curves"
     rates = [max(float(line.split("\t")[1]) for line in (

@@ -20,7 +20,7 @@ from panoptic_scenes import (
 )
 
 from pipelines.panoptic.cues import close_maps, cue_maps, read_maps, stuff_of, write_maps
-from pipelines.panoptic.settings import PanopticSettings
+from pipelines.panoptic.settings import PanopticSettings, RoundSettings
 from stages.labels.panoptic import read_panoptic
 from stages.labels.segments import read_segments
 from stages.runtime.errors import UserError
@@ -55,6 +55,16 @@ def test_the_first_labels(stored):
     assert np.array_equal(maps["stuff"], drawn("22222222", "22222222", "44444444", "44444444"))
     assert np.array_equal(maps["labels"], drawn("22222222", "21122233", "41144433", "44444444"))
     assert instances.tolist() == [[0] * 8, [0, 1, 1, 0, 0, 0, 2, 2], [0, 1, 1, 0, 0, 0, 2, 2], [0] * 8]
+
+
+def test_the_first_labels_where_the_proposal_counts_alone(stored):
+    """The cat's cues share 4 of the box's 8 pixels, the dog's 4 of 6: below 0.6 the cat has its whole proposal."""
+    settings = PanopticSettings(rounds=RoundSettings(proposal_below=0.6))
+    maps, instances = cue_maps(image_entry(HEIGHT, WIDTH), ROWS, CATEGORIES, CLASSES, stored / "boxes",
+                               stored / "stuff", settings)
+    assert np.array_equal(maps["agreement"], drawn("........", ".11...33", ".11...33", "........")), "as it was"
+    assert np.array_equal(maps["labels"], drawn("22222222", "21112233", "41114433", "44444444"))
+    assert instances[1].tolist() == [0, 1, 1, 1, 0, 0, 2, 2]
 
 
 def test_things_alone(stored):
