@@ -22,9 +22,11 @@ from stages.runtime.settings import nearest, read_yaml
 
 
 def _of_large_objects(place: str) -> tuple[str, dict[str, str]]:
-    """Figures of labels of val at a place in the detail, on objects of at least 32 x 32 px where that is said."""
+    """Figures of labels of val at a place in the detail: AP of all objects, and AP and mean IoU of those of at least
+    32 x 32 px."""
     return ("metrics/detail/score.json", {
         "ap50": f"{place}.voc.AP50", "coco_ap": f"{place}.coco.AP",
+        "ap50_large": f"{place}.coco.AP50_medium_and_large", "coco_ap_large": f"{place}.coco.AP_medium_and_large",
         "mean_iou_per_object": f"{place}.size.medium_and_large.mean_iou",
         "objects": f"{place}.size.medium_and_large.objects",
         "mean_iou_separated": f"{place}.separated.medium_and_large.mean_iou",

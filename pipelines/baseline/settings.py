@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
+from stages.cues.settings import MaskKind
 from stages.runtime.settings import Settings
-
-MaskKind = Literal["box", "ellipse", "grabcut", "grabcut_points"]
 
 
 class BaselineSettings(Settings):

@@ -33,7 +33,7 @@ class Pyramid(nn.Module):
     the position of every cell relative to the box can be added to the coarsest level (``position``).
     """
 
-    def __init__(self, settings: EncoderSettings, mask_stride: int) -> None:
+    def __init__(self, settings: EncoderSettings, mask_stride: int, guided: bool = False) -> None:
         super().__init__()
         self.settings = settings
         self.body = Backbone(BackboneSettings(name=settings.name, weights=settings.weights, stride=settings.stride,
@@ -42,7 +42,7 @@ class Pyramid(nn.Module):
         self.levels = [index for index, grid in enumerate(self.body.grids) if grid.stride >= mask_stride]
         self.stride = int(self.body.grids[self.levels[0]].stride)
         self.width = settings.width
-        self.guided = getattr(settings, "scores", False)
+        self.guided = guided
         extra = (4 if settings.position else 0) + int(self.guided)
         self.lateral = nn.ModuleList(_convolution(self.body.channels[index] + extra, self.width, 1)
                                      for index in self.levels)
@@ -151,9 +151,16 @@ class Decoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Encoder and mask decoder; the similarity extractor is one too, of which later only the encoder counts."""
+    """Encoder and mask decoder; the similarity extractor is one too, of which later only the encoder counts.
 
-    def __init__(self, settings: EncoderSettings, side: int, mask_stride: int) -> None:
+    Args:
+        settings: of the encoder.
+        side: of the crops [px].
+        mask_stride: crop pixels per pixel of the masks.
+        guided: whether a pyramid has an input for propagation scores (not in the paper).
+    """
+
+    def __init__(self, settings: EncoderSettings, side: int, mask_stride: int, guided: bool = False) -> None:
         super().__init__()
         self.settings = settings
         self.encoder: TokenEncoder | Pyramid
@@ -161,9 +168,9 @@ class Generator(nn.Module):
             self.encoder = TokenEncoder(settings.name, settings.weights, settings.arguments, side, settings.stride)
             stride = settings.stride
         else:
-            self.encoder = Pyramid(settings, mask_stride)
+            self.encoder = Pyramid(settings, mask_stride, guided)
             stride = self.encoder.stride
-        self.guided = getattr(settings, "scores", False)
+        self.guided = guided
         self.decoder = Decoder(self.encoder.width, max(1, stride // mask_stride))
         self.mask_cells = side // stride * self.decoder.factor
 
@@ -201,7 +208,7 @@ class Generator(nn.Module):
 
 
 def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride: int, device: torch.device,
-                   name: str | None = None) -> Generator:
+                   name: str | None = None, guided: bool = False) -> Generator:
     """A trained network, frozen, in evaluation mode.
 
     Args:
@@ -209,7 +216,8 @@ def load_generator(path: Path, settings: EncoderSettings, side: int, mask_stride
         settings, side, mask_stride: as in training.
         device: where it runs.
         name: entry of the file, where it holds several networks.
+        guided: as in training.
     """
-    model = Generator(settings.model_copy(update={"weights": "none"}), side, mask_stride)
+    model = Generator(settings.model_copy(update={"weights": "none"}), side, mask_stride, guided)
     load_weights(path, model, name)
     return model.requires_grad_(False).to(device).eval()

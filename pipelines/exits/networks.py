@@ -19,4 +19,4 @@ def build(settings: ExitsSettings, classes: int) -> Iterator[str]:
     extractor.eval().similarity(torch.zeros(1, 3, side, side, dtype=torch.uint8),
                                 torch.tensor([[0.0, 0.0, side, side]]), settings.propagation)
     yield "exits.generator"
-    Generator(settings.generator.encoder, side, settings.generator.mask_stride)
+    Generator(settings.generator.encoder, side, settings.generator.mask_stride, settings.guided.shown)

@@ -1,4 +1,4 @@
-"""Masks of objects by a trained generator (section 3.3)."""
+"""Masks of objects by a trained generator (section 3.3), and by what it is compared with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.exits.network import load_generator
-from pipelines.exits.settings import ExitsSettings, InferenceSettings
-from pipelines.exits.targets import refined, with_scores
+from pipelines.exits.settings import CrfSettings, ExitsSettings, GuidedInferenceSettings, InferenceSettings
+from pipelines.exits.sources import Views
+from pipelines.exits.targets import has_scores, refined, score_masks, with_scores
 from stages.cues.crops import cells_in_box
-from stages.cues.objects import Crops, Image
-from stages.propagation.settings import MeanFieldSettings
+from stages.cues.objects import Image
 from stages.runtime.files import read_npz
+
+Source = Callable[[Tensor, Tensor, slice], Tensor]
+"""Masks (B, m, m) of crops (B, 3, side, side) of an image, with boxes (B, 4), and which of its objects they are."""
 
 
 class Guided(Protocol):
@@ -50,74 +53,92 @@ def predict(network: Guided, crops: Tensor, boxes: Tensor, scores: Tensor | None
     return (masks + other.flip(-1)) / 2
 
 
-def whole_prediction(network: Guided, crops: Tensor, boxes: Tensor, scores: Tensor | None,
-                     settings: InferenceSettings) -> Tensor:
-    """What a network and the propagation scores say together.
+def whole_prediction(network: Guided, crops: Tensor, boxes: Tensor, scores: Tensor | None, flip: bool = False,
+                     guided: GuidedInferenceSettings | None = None) -> Tensor:
+    """What a network and, where it is guided, the propagation scores say together.
 
     Args:
-        network, crops, boxes: as for ``predict``.
+        network, crops, boxes, flip: as for ``predict``.
         scores: (B, N, N) propagation scores, or none.
-        settings: the shares of the predictions with and without the scores, and of the scores themselves.
+        guided: the shares of the prediction without the scores, and of the scores themselves; none is 0 of both.
 
     Returns:
         (B, m, m) probabilities.
     """
-    if scores is None or not network.guided or settings.unguided == 1:
-        masks = predict(network, crops, boxes, None, settings.flip)
+    shares = guided or GuidedInferenceSettings()
+    if scores is None or not network.guided or shares.without == 1:
+        masks = predict(network, crops, boxes, None, flip)
     else:
-        masks = (1 - settings.unguided) * predict(network, crops, boxes, scores, settings.flip)
-        if settings.unguided > 0:
-            masks = masks + settings.unguided * predict(network, crops, boxes, None, settings.flip)
-    if scores is not None and settings.scores > 0:
-        masks = with_scores(masks, scores, settings.scores)
+        masks = (1 - shares.without) * predict(network, crops, boxes, scores, flip)
+        if shares.without > 0:
+            masks = masks + shares.without * predict(network, crops, boxes, None, flip)
+    if scores is not None and shares.masks > 0:
+        masks = with_scores(masks, scores, shares.masks)
     return masks
 
 
-def refine(masks: Tensor, crops: Tensor, boxes: np.ndarray, settings: MeanFieldSettings) -> Tensor:
+def walk_prediction(scores: Tensor, cells: int, middle: float) -> Tensor:
+    """Propagation scores (B, N, N) as masks (B, cells, cells), without a generator; an object without points, of which
+    the walk knows nothing, fills its box."""
+    return torch.where(has_scores(scores)[:, None, None], score_masks(scores, cells, middle), 1.0)
+
+
+def refine(masks: Tensor, crops: Tensor, boxes: np.ndarray, settings: CrfSettings) -> Tensor:
     """Mean-field of probabilities (B, m, m) at the resolution of their crops (B, 3, side, side): (B, side, side)."""
     side = crops.shape[-1]
     inside = torch.from_numpy(np.stack([cells_in_box(box, side, side) for box in boxes])).to(masks)
     large = functional.interpolate(masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
-    return refined(large.clamp(0.02, 0.98), crops, inside, settings)
+    return refined(large, crops, inside, settings)
 
 
 def mask_inference(weights: Path, points: Path, settings: ExitsSettings, device: torch.device) -> \
-        Callable[[str, Image, Crops], dict[str, np.ndarray]]:
-    """A function of the split, an image and its crops, which gives ``probabilities`` (K, m, m) uint8 and ``windows``.
+        Callable[[str, Image, Views], dict[str, np.ndarray]]:
+    """A function of the split, an image and its views, which gives ``probabilities`` (K, m, m) uint8 and ``windows``.
 
     Args:
-        weights: of the generator.
+        weights: of the generator, which is only read where it makes the masks.
         points: folder of the propagation scores, by split.
         settings: of its network, the crops and the inference.
         device: where it runs.
     """
-    chosen = settings.generator
+    chosen, inference, guided = settings.generator, settings.inference, settings.guided
+    learnt, walks = inference.source == "generator", inference.source == "walk"
     network = load_generator(weights, chosen.encoder, settings.crops.side, chosen.mask_stride, device,
-                             settings.inference.network)
+                             inference.network, guided.shown) if learnt else None
+    # Box-only and extreme points alone are rows of the ablation: nothing of the walk gets into them.
+    shown = learnt and guided.enabled and chosen.points == "retrieved"
 
-    def infer(split: str, image: Image, loaded: Crops) -> dict[str, np.ndarray]:
-        views, boxes, windows = loaded
-        # Box-only and extreme points alone are rows of the ablation: nothing of the walk gets into them.
-        retrieved = chosen.points == "retrieved"
-        scores = read_npz(points / split / f"{image.key}.npz")["scores"] if retrieved else None
-        return {"probabilities": image_masks(network, views, boxes, scores, settings.inference, network.mask_cells,
-                                             device),
+    def infer(split: str, image: Image, loaded: Views) -> dict[str, np.ndarray]:
+        (crops, boxes, windows), drawn = loaded
+        side = settings.crops.side
+        cells = side if drawn is not None else side // chosen.mask_stride if network is None else network.mask_cells
+        scores = read_npz(points / split / f"{image.key}.npz")["scores"] if shown or walks else None
+
+        def masks(pixels: Tensor, places: Tensor, part: slice) -> Tensor:
+            if drawn is not None:
+                return torch.from_numpy(drawn[part]).to(device)
+            guide = None if scores is None else torch.from_numpy(scores[part]).float().to(device)
+            if network is not None:
+                return whole_prediction(network, pixels, places, guide, inference.flip, guided.inference)
+            assert guide is not None
+            return walk_prediction(guide, cells, inference.middle)
+
+        return {"probabilities": image_masks(masks, crops, boxes, inference, cells, device),
                 "windows": np.array(windows, np.int32).reshape(-1, 4)}
 
     return infer
 
 
-def image_masks(network: Guided, crops: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None,
-                settings: InferenceSettings, cells: int, device: torch.device) -> np.ndarray:
+def image_masks(source: Source, crops: np.ndarray, boxes: np.ndarray, settings: InferenceSettings, cells: int,
+                device: torch.device) -> np.ndarray:
     """Masks of all objects of one image.
 
     Args:
-        network: a generator on ``device``.
+        source: makes them, before the CRF, of tensors on ``device``.
         crops: (K, side, side, 3) uint8.
         boxes: (K, 4) float32 xyxy in the crops' pixels.
-        scores: (K, N, N) propagation scores, or none.
         settings: of the inference.
-        cells: side of the network's masks.
+        cells: side of the source's masks.
         device: where it runs.
 
     Returns:
@@ -128,8 +149,7 @@ def image_masks(network: Guided, crops: np.ndarray, boxes: np.ndarray, scores: n
     for start in range(0, len(crops), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         pixels = torch.from_numpy(crops[part].transpose(0, 3, 1, 2).copy()).to(device)
-        guide = None if scores is None else torch.from_numpy(scores[part]).float().to(device)
-        masks = whole_prediction(network, pixels, torch.from_numpy(boxes[part]).to(device), guide, settings)
+        masks = source(pixels, torch.from_numpy(boxes[part]).to(device), part)
         if settings.crf.iterations:
             masks = refine(masks, pixels, boxes[part], settings.crf)
         found[part] = np.rint(255 * masks.cpu().numpy())

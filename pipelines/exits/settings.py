@@ -6,21 +6,64 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from stages.cues.settings import MaskKind
 from stages.propagation.settings import MeanFieldSettings
 from stages.runtime.settings import Settings, TrainingSettings
+
+MaskSource = Literal["generator", "walk"] | MaskKind
+
+
+class StudentSettings(Settings):
+    """What is done, by chance, to the colours of the student's view and not to those of the teacher's (section 4.1: as
+    MAL; DESIGN section 9)."""
+
+    chance: float = Field(0.5, ge=0, le=1, description=(
+        "share of the views whose brightness, contrast, saturation and hue change (sec. 4.1: as MAL; published code of "
+        "MAL: 0.5)"))
+    brightness: float = Field(0.4, ge=0, le=1, description=(
+        "largest relative change (sec. 4.1: as MAL; published code of MAL: 0.4)"))
+    contrast: float = Field(0.4, ge=0, le=1, description=(
+        "largest relative change (sec. 4.1: as MAL; published code of MAL: 0.4)"))
+    saturation: float = Field(0.2, ge=0, le=1, description=(
+        "largest relative change (sec. 4.1: as MAL; published code of MAL: 0.2)"))
+    hue: float = Field(0.1, ge=0, le=0.5, description=(
+        "largest shift [turns] (sec. 4.1: as MAL; published code of MAL: 0.1)"))
+    grey: float = Field(0.2, ge=0, le=1, description=(
+        "share of the views that lose their colours (sec. 4.1: as MAL; published code of MAL: 0.2)"))
+    blur: float = Field(0.5, ge=0, le=1, description=(
+        "share of the views that are blurred (sec. 4.1: as MAL; published code of MAL: 0.5)"))
+    blur_width: tuple[float, float] = Field((0.1, 2.0), description=(
+        "range of the blur's standard deviation [crop px] (not in the paper)"))
+
+    @property
+    def differs(self) -> bool:
+        """Whether the student ever sees another view than the teacher."""
+        return max(self.chance, self.grey, self.blur) > 0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StudentSettings:
+        if not 0 < self.blur_width[0] <= self.blur_width[1]:
+            raise ValueError(f"blur_width: a range [low, high] with 0 < low <= high was expected, found "
+                             f"{list(self.blur_width)}")
+        return self
 
 
 class RandomCropSettings(Settings):
     """Crops in training (section 4.1: as MAL)."""
 
+    margins: Literal["shared", "each"] = Field("shared", description=(
+        "shared: a number out of `margin` is what two opposite sides move out by together, a uniform share of it the "
+        "one and the rest the other; each: every side has a number of its own (sec. 4.1: as MAL, which is shared; "
+        "DESIGN section 9)"))
     margin: tuple[float, float] = Field((0.0, 0.6), description=(
-        "range of the margin on each side [share of the box's side] (not in the paper; published code of MAL: 0 to "
-        "1.2 for both sides together)"))
+        "range of the margin, uniform [share of the box's side] (sec. 4.1: as MAL; published code of MAL: 0 to 1.2 "
+        "halves of it)"))
     flip: bool = Field(True, description="mirror half of the crops (sec. 4.1: as MAL)")
-    jitter: float = Field(0.4, ge=0, le=1, description=(
-        "largest relative change of brightness, contrast and saturation (sec. 4.1: as MAL; the value is not in the "
+    jitter: float = Field(0.0, ge=0, le=1, description=(
+        "largest relative change of brightness, contrast and saturation of every view, the teacher's too (not in the "
         "paper)"))
-    min_area: float = Field(1024.0, ge=1, description=(
+    student: StudentSettings = Field(StudentSettings(), description="see StudentSettings")
+    min_area: float = Field(2048.0, ge=1, description=(
         "objects with a smaller box are not trained on, but get a mask [px] (not in the paper; published code of "
         "MAL: 2048)"))
 
@@ -36,9 +79,9 @@ class CropSettings(Settings):
     """Crops around objects (section 4.1)."""
 
     side: int = Field(512, ge=32, description="side of the crop that the networks see [px] (sec. 4.1: 512)")
-    margin: float = Field(0.3, ge=0, description=(
-        "margin on each side where points are retrieved and masks are made [share of the box's side] (not in the "
-        "paper; published code of MAL: 0.6 for both sides together)"))
+    margin: float = Field(0.15, ge=0, description=(
+        "margin on each side where points are retrieved and masks are made; the crop ends where the image does [share "
+        "of the box's side] (sec. 4.1: as MAL; DESIGN section 9: 0.15, the box fills 1 / 1.3^2 = 59 % of the crop)"))
     random: RandomCropSettings = Field(RandomCropSettings(), description="see RandomCropSettings")
 
 
@@ -64,26 +107,11 @@ class EncoderSettings(Settings):
         "that are centred on the box)"))
 
 
-class GuidedEncoderSettings(EncoderSettings):
-    """The generator's encoder."""
-
-    scores: bool = Field(False, description=(
-        "show the network the propagation scores of the crop, too, in training and for every object that gets a "
-        "mask; where `points` is not `retrieved` they are 0 (pyramid; not in the paper, whose generator sees the "
-        "crop alone)"))
-
-    @model_validator(mode="after")
-    def _scores_need_a_pyramid(self) -> GuidedEncoderSettings:
-        if self.scores and self.kind != "pyramid":
-            raise ValueError("scores: only a pyramid takes propagation scores; set it to false or kind to pyramid")
-        return self
-
-
 class NetworkSettings(TrainingSettings):
     """What both networks share."""
 
     mask_stride: int = Field(4, ge=1, description=(
-        "crop pixels per pixel of the mask that is learnt [px] (app. A: 1; memory makes it 4)"))
+        "crop pixels per pixel of the mask that is learnt [px] (app. A: 1; published code of MAL: 4)"))
     batch_size: int = Field(32, ge=1, description="crops per step, over all processes (not in the paper)")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="optimizer (sec. 4.1: AdamW)")
     schedule: Literal["polynomial", "one_cycle", "cosine", "thirds", "constant"] = Field("cosine", description=(
@@ -93,7 +121,13 @@ class NetworkSettings(TrainingSettings):
         "multiplication is MAL's published code)"))
     encoder_factor: float = Field(1.0, ge=0, description=(
         "factor on the rate of the pretrained layers (not in the paper)"))
-    weight_decay: float = Field(0.05, ge=0, description="weight decay (not in the paper)")
+    floor: float = Field(0.2, ge=0, lt=1, description=(
+        "what the schedule falls to [share of the highest rate] (not in the paper; published code of MAL: 0.2)"))
+    warmup_steps: int = Field(0, ge=0, description=(
+        "linear rise of the rate from a thousandth [steps] (not in the paper, nor in what is known of MAL, whose "
+        "losses rise: 0)"))
+    weight_decay: float = Field(5e-4, ge=0, description=(
+        "weight decay (not in the paper; published code of MAL: 5e-4)"))
 
 
 class ExtractorSettings(NetworkSettings):
@@ -101,7 +135,7 @@ class ExtractorSettings(NetworkSettings):
 
     encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
     epochs: int = Field(8, ge=0, description=(
-        "passes over the objects; 0 = no warm-up (sec. 4.1: VOC 8, COCO 1, LVIS 10)"))
+        "passes over the objects; 0 = no warm-up (sec. 4.1: VOC 8; DESIGN section 9: COCO and LVIS 1)"))
 
 
 class PropagationSettings(Settings):
@@ -136,48 +170,122 @@ class PropagationSettings(Settings):
         return self
 
 
+class CrfSettings(MeanFieldSettings):
+    """Mean-field of the masks of objects, and what is done before and after it (the paper gives no values)."""
+
+    clamp: float = Field(0.02, ge=0, lt=0.5, description=(
+        "probabilities inside the box are kept this far from 0 and 1 before the mean-field (not in the paper)"))
+    binary: bool = Field(False, description="above 1/2 the result is 1, elsewhere 0 (not in the paper)")
+
+
+class WindowCrfSettings(CrfSettings):
+    """The CRF of the training (eq. 9: as in MAL): pairs of a 3 x 3 window, its result a mask of 0 and 1; `radius` 0
+    makes it the dense one."""
+
+    radius: int = Field(1, ge=0, description=(
+        "the pairs of a pixel are those of a window of 2 radius + 1 pixels around it; 0 = all pixels [mask px] "
+        "(eq. 9: as in MAL; published code of MAL: 1)"))
+    gaussian_weight: float = Field(0.0, ge=0, description=(
+        "weight of the smoothness kernel, which no window cuts off (eq. 9: as in MAL, whose pairs are the window's "
+        "alone: 0)"))
+    clamp: float = Field(0.1, ge=0, lt=0.5, description=(
+        "probabilities inside the box are kept this far from 0 and 1 before the mean-field (eq. 9: as in MAL; "
+        "published code of MAL: 0.1)"))
+    binary: bool = Field(True, description=(
+        "above 1/2 the result is 1, elsewhere 0 (eq. 9: as in MAL; published code of MAL)"))
+
+
 class GeneratorSettings(NetworkSettings):
     """The pseudo label generator and its training (section 3.2.3, appendix A and B)."""
 
-    encoder: GuidedEncoderSettings = Field(GuidedEncoderSettings(), description="see EncoderSettings")
+    encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
     points: Literal["none", "extreme", "retrieved"] = Field("retrieved", description=(
         "supervision by points: none = the box-only variant (first row of table 5), extreme = extreme points and "
         "points outside the box (second row), retrieved = all"))
     dropout: float = Field(0.9, ge=0, lt=1, description=(
         "share of the retrieved points left out in each epoch (sec. 4.1: 0.9)"))
-    hide_scores: float = Field(0.0, ge=0, lt=1, description=(
-        "share of the training crops in which a guided encoder is not shown the scores, so that it learns to see by "
-        "itself (pyramid; not in the paper)"))
     mil_weight: float = Field(10.0, ge=0, description="lambda_mil (app. B: 10)")
     point_weight: float = Field(0.05, ge=0, description="lambda_point (app. B: VOC 0.05, COCO and LVIS 0.5)")
     crf_weight: float = Field(0.5, ge=0, description="lambda_crf (app. B: 0.5)")
-    crf_scores: float = Field(0.0, ge=0, le=1, description=(
-        "share of the propagation scores, as probabilities, in the prediction that the CRF refines (not in the paper: "
-        "0, where the networks' predictions alone are refined)"))
+    mil_rise: int = Field(1000, ge=0, description=(
+        "over which the weight of the MIL loss rises from 0 [steps] (not in the paper; published code of MAL: 1000)"))
+    crf_rise: int = Field(4000, ge=0, description=(
+        "over which the weight of the CRF loss rises from 0; 0 = over `crf_start` [steps] (not in the paper; published "
+        "code of MAL: 4000)"))
     crf_start: float = Field(0.1, ge=0, le=1, description=(
-        "share of the training over which the weight of the CRF loss rises from 0 (not in the paper; published code "
-        "of MAL: 4000 steps)"))
-    crf: MeanFieldSettings = Field(MeanFieldSettings(), description=(
-        "mean-field of eq. 9; its widths are in mask pixels (not in the paper)"))
+        "the same as a share of the training, where `crf_rise` is 0 (not in the paper)"))
+    crf: WindowCrfSettings = Field(WindowCrfSettings(), description=(
+        "mean-field of eq. 9; its widths are in mask pixels (see WindowCrfSettings)"))
     ema: float = Field(0.996, ge=0, lt=1, description=(
         "momentum of the teacher (not in the paper; published code of MAL: 0.996)"))
-    epochs: int = Field(80, ge=1, description="passes over the objects (sec. 4.1: VOC 80; DESIGN: COCO 10)")
+    epochs: int = Field(80, ge=1, description=(
+        "passes over the objects (sec. 4.1: VOC 80; DESIGN section 9: COCO and LVIS 10)"))
+
+
+class GuidedTrainingSettings(Settings):
+    """What the generator gets of the propagation scores while it learns (not in the paper)."""
+
+    input: bool = Field(True, description=(
+        "show the network the propagation scores of the crop, too, in training and for every object that gets a mask "
+        "(pyramid; not in the paper, whose generator sees the crop alone)"))
+    hidden: float = Field(0.0, ge=0, lt=1, description=(
+        "share of the training crops in which the network is not shown the scores, so that it learns to see by itself "
+        "(pyramid; not in the paper)"))
+    target: float = Field(0.0, ge=0, le=1, description=(
+        "share of the propagation scores, as probabilities, in the prediction that the CRF of eq. 9 refines (not in "
+        "the paper: 0, the networks' predictions alone)"))
+
+
+class GuidedInferenceSettings(Settings):
+    """What the masks get of the propagation scores (not in the paper)."""
+
+    without: float = Field(0.0, ge=0, le=1, description=(
+        "share, in the prediction of a network that is shown the scores, of the one that it makes without them; only "
+        "useful after training with `hidden` (pyramid; not in the paper)"))
+    masks: float = Field(0.0, ge=0, le=1, description=(
+        "share of the propagation scores, as probabilities, in the masks, before the CRF if there is one; it is 0 for "
+        "objects without extreme points (not in the paper: 0)"))
+
+
+class GuidedSettings(Settings):
+    """The short cut from the propagation to the masks, past the training on points (not in the paper).
+
+    It is of account where `generator.points` is `retrieved`, and nowhere else: nothing of the walk gets into the other
+    rows of the paper's table 5.
+    """
+
+    enabled: bool = Field(False, description=(
+        "let the generator see, and the masks hold, propagation scores (not in the paper: false)"))
+    training: GuidedTrainingSettings = Field(GuidedTrainingSettings(), description="see GuidedTrainingSettings")
+    inference: GuidedInferenceSettings = Field(GuidedInferenceSettings(), description="see GuidedInferenceSettings")
+
+    @property
+    def shown(self) -> bool:
+        """Whether the generator has an input for the scores."""
+        return self.enabled and self.training.input
+
+    @model_validator(mode="after")
+    def _does_something(self) -> GuidedSettings:
+        if self.enabled and not (self.training.input or self.training.target or self.inference.masks):
+            raise ValueError("enabled is true, and nothing is done with the scores; set training.input, "
+                             "training.target or inference.masks, or enabled to false")
+        return self
 
 
 class InferenceSettings(Settings):
     """Probabilities of all objects (section 3.3)."""
 
+    source: MaskSource = Field("generator", description=(
+        "whose masks: the generator's (sec. 3.3); walk: the propagation scores as probabilities, no generator; box, "
+        "ellipse, grabcut, grabcut_points: without learning, see BaselineSettings; all that follows is the same for "
+        "all of them (only generator is in the paper)"))
+    middle: float = Field(0.0, description=(
+        "difference of the propagation scores that is a probability of 1/2 [1 / N^2] (source walk; not in the paper)"))
     network: Literal["teacher", "student"] = Field("teacher", description=(
         "which network makes the masks (not in the paper)"))
     flip: bool = Field(False, description="average with the mirrored crop (not in the paper)")
-    unguided: float = Field(0.0, ge=0, le=1, description=(
-        "share, in a guided encoder's prediction, of the one that it makes without the scores; only useful after "
-        "training with `hide_scores` (pyramid; not in the paper)"))
-    scores: float = Field(0.0, ge=0, le=1, description=(
-        "share of the propagation scores, as probabilities, in the masks, before the CRF if there is one; where "
-        "`generator.points` is not `retrieved`, and for objects without extreme points, it is 0 (not in the paper: 0)"))
     batch_size: int = Field(8, ge=1, description="crops at a time (not in the paper)")
-    crf: MeanFieldSettings = Field(MeanFieldSettings(iterations=0), description=(
+    crf: CrfSettings = Field(CrfSettings(iterations=0), description=(
         "mean-field refinement at the crop's resolution; its widths are in crop pixels (not in the paper)"))
 
 
@@ -201,5 +309,13 @@ class ExitsSettings(Settings):
     extractor: ExtractorSettings = Field(ExtractorSettings(), description="see ExtractorSettings")
     propagation: PropagationSettings = Field(PropagationSettings(), description="see PropagationSettings")
     generator: GeneratorSettings = Field(GeneratorSettings(), description="see GeneratorSettings")
+    guided: GuidedSettings = Field(GuidedSettings(), description="see GuidedSettings")
     inference: InferenceSettings = Field(InferenceSettings(), description="see InferenceSettings")
     synthesis: SynthesisSettings = Field(SynthesisSettings(), description="see SynthesisSettings")
+
+    @model_validator(mode="after")
+    def _shown_scores_need_a_pyramid(self) -> ExitsSettings:
+        if self.guided.shown and self.generator.encoder.kind != "pyramid":
+            raise ValueError("guided.training.input: only a pyramid takes propagation scores; set it or guided.enabled "
+                             "to false, or generator.encoder.kind to pyramid")
+        return self

@@ -15,11 +15,11 @@ _LATTICE = 2**18 * 600
 
 
 def steps(settings: ExitsSettings, data: Data) -> list[Step]:
-    """The extractor's and the generator's, with its teacher; of the CRF's target only the lattice's share is there."""
+    """The extractor's and the generator's, with its teacher; of the CRF's target only a lattice's share is there."""
     side = settings.crops.side
 
-    def network(chosen: ExtractorSettings | GeneratorSettings) -> Generator:
-        return Generator(chosen.encoder, side, chosen.mask_stride)
+    def network(chosen: ExtractorSettings | GeneratorSettings, guided: bool = False) -> Generator:
+        return Generator(chosen.encoder, side, chosen.mask_stride, guided)
 
     def batch(model: nn.Module, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         cells = int(model.mask_cells)  # type: ignore[arg-type]
@@ -41,7 +41,8 @@ def steps(settings: ExitsSettings, data: Data) -> list[Step]:
         return point + mil + dice(masks, target).mean()
 
     extractor, generator = settings.extractor, settings.generator
+    lattice = generator.crf_weight > 0 and generator.crf.radius == 0
     return [Step("train_extractor", extractor.batch_size, lambda: network(extractor), warm_up, extractor.optimizer,
                  extractor.momentum),
-            Step("train_generator", generator.batch_size, lambda: network(generator), generate, generator.optimizer,
-                 generator.momentum, copies=1, held=_LATTICE if generator.crf_weight > 0 else 0)]
+            Step("train_generator", generator.batch_size, lambda: network(generator, settings.guided.shown), generate,
+                 generator.optimizer, generator.momentum, copies=1, held=_LATTICE if lattice else 0)]

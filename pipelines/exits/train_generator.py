@@ -25,11 +25,12 @@ def main(params: Path) -> None:
     from stages.runtime.training import train_stage
 
     crops, chosen, inward = settings.exits.crops, settings.exits.generator, settings.exits.propagation.inward
+    guided = settings.exits.guided
     objects = large_objects(read_images(layout.WEAK["train"])[0], crops.random.min_area, "exits.crops.random.min_area")
     train_stage(__file__, params, chosen, settings.runtime, settings.seed,
-                lambda device: generator_training(objects, crops, chosen, POINTS / "train", inward),
+                lambda device: generator_training(objects, crops, chosen, guided, POINTS / "train", inward),
                 inputs=[POINTS / "train", layout.IMAGES, layout.WEAK["train"]],
-                parameters=[crops.side, crops.random, inward], output=GENERATOR)
+                parameters=[crops.side, crops.random, inward, guided.enabled, guided.training], output=GENERATOR)
 
 
 if __name__ == "__main__":

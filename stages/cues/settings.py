@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from stages.runtime.settings import Settings, TrainingSettings
+
+MaskKind = Literal["box", "ellipse", "grabcut", "grabcut_points"]
+"""Masks without learning, see ``stages.cues.simple_masks.simple_mask``."""
 
 
 class BackboneSettings(Settings):

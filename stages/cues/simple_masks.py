@@ -7,7 +7,35 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from stages.cues.crops import crop_window, paste, points_in_window
+from stages.cues.crops import crop_window, object_box, paste, points_in_window
+from stages.cues.settings import MaskKind
+from stages.labels.coco import Entry
+
+
+def simple_mask(kind: MaskKind, pixels: np.ndarray, item: Entry) -> np.ndarray:
+    """Mask of one object without any learning.
+
+    Args:
+        kind: the filled box; the four quarter ellipses through the extreme points; GrabCut from the box; GrabCut with
+            the extreme points as seeds. Of a box alone an ellipse is the box, and the seeds are none.
+        pixels: (H, W, 3) uint8 RGB.
+        item: an annotation with extreme points or a box.
+
+    Returns:
+        (H, W) bool.
+    """
+    size, box = (pixels.shape[0], pixels.shape[1]), object_box(item)
+    points = item.get("extreme_points", ())
+    if kind == "ellipse" and points:
+        mask = ellipse_mask(points, size)
+        return mask if mask.any() else box_mask(box, size)
+    if kind == "grabcut":
+        return grabcut_mask(pixels, box)
+    if kind == "grabcut_points":
+        # Discs, because a lone pixel is soon cut off; smaller ones in small objects.
+        radius = min(6.0, (box[2] - box[0]) / 6, (box[3] - box[1]) / 6)
+        return grabcut_mask(pixels, box, foreground_xy=points, radius=radius)
+    return box_mask(box, size)
 
 
 def box_mask(box_xyxy: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from stages.evaluation.records import Record
 
-SIZES = ("small", "medium", "large")
+SIZES = ("small", "medium", "large", "medium_and_large")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class CocoResult:
     """COCO's figures in 0..1; a figure without truth objects to measure it on is absent.
 
     Attributes:
-        mean: ``AP`` (IoU .5 to .95), ``AP50``, ``AP75``, ``AP_small``, ``AP_medium``, ``AP_large``, ``AR``.
+        mean: ``AP`` (IoU .5 to .95), ``AP50``, ``AP75``, ``AP_small``, ``AP_medium``, ``AP_large``, ``AR``;
+            ``AP_medium_and_large`` and ``AP50_medium_and_large`` of all objects that are not small.
         per_class: the same by category id.
     """
 
@@ -66,14 +67,15 @@ def class_curves(images: Sequence[Record], truth: Sequence[Record],
         sizes_from: areas in pixels at which small, medium and large objects begin.
 
     Returns:
-        precision (10 IoU, 101 recall, classes, 4 sizes) and recall (10, classes, 4) float64, sizes being all, small,
-        medium, large; -1 where there is no truth.
+        precision (10 IoU, 101 recall, classes, 5 sizes) and recall (10, classes, 5) float64, sizes being all, small,
+        medium, large, medium and large; -1 where there is no truth.
     """
     records = {image["id"]: image for image in images}
     truths, found = _by_class(truth), _by_class(detections)
-    ranges = [[0, 1e10], *([low, high] for low, high in zip(sizes_from, (*sizes_from[1:], 1e10), strict=True))]
-    precision = -np.ones((10, 101, len(categories), 4))
-    recall = -np.ones((10, len(categories), 4))
+    ranges = [[0, 1e10], *([low, high] for low, high in zip(sizes_from, (*sizes_from[1:], 1e10), strict=True)),
+              [sizes_from[1], 1e10]]
+    precision = -np.ones((10, 101, len(categories), len(ranges)))
+    recall = -np.ones((10, len(categories), len(ranges)))
     for column, category in enumerate(categories):
         objects, masks = truths.get(category, []), found.get(category, [])
         if objects:
@@ -85,7 +87,7 @@ def class_curves(images: Sequence[Record], truth: Sequence[Record],
 
 def _class_curve(images: list[Record], truth: list[Record], detections: list[Record],
                  category: int, max_detections: int, ranges: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """One class: precision (10, 101, 4) and recall (10, 4)."""
+    """One class: precision (10, 101, 5) and recall (10, 5)."""
     with contextlib.redirect_stdout(io.StringIO()):
         names: list[Record] = [{"id": category}]
         evaluator = COCOeval(_index(images, truth, names), _index(images, detections, names), "segm")
@@ -122,10 +124,10 @@ def _index(images: Sequence[Record], annotations: Sequence[Record],
 
 
 def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    """``precision`` (IoU 10, recall 101, classes, area ranges 4) and ``recall`` (10, classes, 4) to named figures."""
+    """``precision`` (IoU 10, recall 101, classes, area ranges 5) and ``recall`` (10, classes, 5) to named figures."""
     pieces = {
         "AP": precision[..., 0], "AP50": precision[0, ..., 0], "AP75": precision[5, ..., 0],
         **{f"AP_{size}": precision[..., number] for number, size in enumerate(SIZES, start=1)},
-        "AR": recall[..., 0],
+        "AP50_medium_and_large": precision[0, ..., 4], "AR": recall[..., 0],
     }
     return {name: float(piece[piece > -1].mean()) for name, piece in pieces.items() if (piece > -1).any()}

@@ -27,7 +27,7 @@ from stages.runtime.parallel import parallel_map
 from stages.runtime.settings import RuntimeSettings
 
 THRESHOLDS = {"AP25": 0.25, "AP50": 0.5, "AP70": 0.7, "AP75": 0.75}
-SHARES = {"mean_iou", "recall50", "mwcov", "mucov"}
+SHARES = {"mean_iou", "class_mean_iou", "recall50", "mwcov", "mucov"}
 PER_TASK = 32
 
 
@@ -77,7 +77,7 @@ def measure(truth: Truth, labels: Sequence[Record], settings: MeasureSettings, m
         if settings.coverage else None
     return {
         **average_precision,
-        "objects": _as_percent(coverage(matches.truth_iou)) | {
+        "objects": _as_percent(coverage(matches.truth_iou, matches.truth_category)) | {
             "labels": len(matches.category), "crowds": matches.crowds, "undecided_regions": len(undecided),
             "images": len(truth.images), "images_without_labels": len(truth.images) - len(with_labels)},
         "size": {name: _as_percent(figures) for name, figures in coverage_by_size(

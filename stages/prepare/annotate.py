@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stages.labels import rle as rle_codec
 from stages.labels.coco import Entry, image_entries, is_thing, label_problems, read_coco, validate_coco
@@ -39,6 +40,10 @@ KEYS = {"points": "point", "boxes": "bbox", "extreme_points": "extreme_points", 
 """Kind of supervision -> key of an annotation, in the order of the keys."""
 
 
+EXTREME = {"longest_run": weak.extreme_points, "extremenet": weak.middle_extreme_points}
+"""Where the extreme points of a mask lie, by ``annotations.extreme_points``."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One image: its objects, crowds and stuff, which labels they get, and from where ("truth" or "input").
@@ -53,6 +58,7 @@ class Task:
     source: str
     whole: bool
     crops: TagCropSettings | None = None
+    extreme: Literal["longest_run", "extremenet"] = "longest_run"
 
     @property
     def name(self) -> str:
@@ -106,7 +112,7 @@ def label_image(task: Task) -> Entry:
         elif not asked:
             continue
         elif task.source == "truth":
-            labels = _from_mask(item, asked)
+            labels = _from_mask(item, asked, task.extreme)
         else:
             labels, missing = _from_input(item, asked, task.image)
             problems += [f"{task.name}, annotation {item['input']['id']}: {problem}" for problem in missing]
@@ -171,7 +177,7 @@ def _tag_crops(task: Task) -> tuple[list[Entry], list[str]]:
     return [to_json(TagCrop(window, sorted(found))) for window, found in zip(windows, tags, strict=True)], []
 
 
-def _from_mask(item: Entry, kinds: Sequence[str]) -> Entry:
+def _from_mask(item: Entry, kinds: Sequence[str], extreme: str = "longest_run") -> Entry:
     labels: Entry = {}
     mask = rle_codec.decode(item["segmentation"])
     if "points" in kinds:
@@ -179,7 +185,7 @@ def _from_mask(item: Entry, kinds: Sequence[str]) -> Entry:
     if "boxes" in kinds:
         labels["bbox"] = weak.bounding_box(mask)
     if "extreme_points" in kinds:
-        labels["extreme_points"] = weak.extreme_points(mask)
+        labels["extreme_points"] = EXTREME[extreme](mask)
     if "masks" in kinds:
         labels["segmentation"] = item["segmentation"]
     return labels
@@ -236,7 +242,7 @@ def _tasks(truth: Entry, annotations: AnnotationSettings, source: str, part: str
     whole = truth.get("info", {}).get("truth") == "masks"
     return [Task(image, objects[image["id"]], things,
                  tuple(kind for kind in annotations.kinds if kind != "masks" or index in masked), source, whole,
-                 annotations.tag_crops)
+                 annotations.tag_crops, annotations.extreme_points)
             for index, image in enumerate(images)]
 
 

@@ -49,6 +49,30 @@ def extreme_points(mask_hw: np.ndarray) -> list[list[int]]:
             [_middle(mask_hw[bottom]), bottom], [right, _middle(mask_hw[:, right])]]
 
 
+def middle_extreme_points(mask_hw: np.ndarray, share: float = 0.02) -> list[list[int]]:
+    """Top, left, bottom and right points after ExtremeNet, to which EXITS refers (section 4.1).
+
+    A point lies in the extreme row (or column), half way between the first and the last column (row) of all mask pixels
+    whose distance from that row is at most ``share`` of the box's height (width), whatever is between them: it need not
+    be on the mask. Halves are rounded to the left and upwards.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    left, top, width, height = bounding_box(mask_hw)
+    right, bottom = left + width - 1, top + height - 1
+    down, across = int(share * height + 1e-9), int(share * width + 1e-9)
+    return [[_half_way(mask_hw[top:top + down + 1], 1), top], [left, _half_way(mask_hw[:, left:left + across + 1], 0)],
+            [_half_way(mask_hw[bottom - down:bottom + 1], 1), bottom],
+            [right, _half_way(mask_hw[:, right - across:right + 1], 0)]]
+
+
+def _half_way(part_hw: np.ndarray, axis: int) -> int:
+    """Middle between the first and the last index along an axis of a part of a mask that has at least one pixel."""
+    indices = np.nonzero(part_hw)[axis]
+    return int(indices.min() + indices.max()) // 2
+
+
 def _middle(line: np.ndarray) -> int:
     """Middle index of the longest run of a row or column that has at least one."""
     steps = np.diff(np.pad((line != 0).astype(np.int8), 1))

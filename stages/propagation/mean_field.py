@@ -117,11 +117,13 @@ def mean_field(
 
 
 def mean_field_by(settings: MeanFieldSettings, probability: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """:func:`mean_field` on the lattice, as the settings say; 0 iterations only clamp the probabilities."""
+    """:func:`mean_field` as the settings say, on the lattice where they give no radius; 0 iterations only clamp the
+    probabilities."""
     return mean_field(
         probability, image, iterations=settings.iterations, gaussian_xy=settings.gaussian_xy,
         gaussian_weight=settings.gaussian_weight, bilateral_xy=settings.bilateral_xy,
-        bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight)
+        bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight,
+        radius=settings.radius or None)
 
 
 def _iterate(unary: torch.Tensor, kernels: list[tuple[float, Kernel]], iterations: int) -> torch.Tensor:

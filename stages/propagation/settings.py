@@ -30,6 +30,9 @@ class MeanFieldSettings(Settings):
     """Mean-field of foreground and background on crops of objects (``mean_field``); the papers give no values."""
 
     iterations: int = Field(10, ge=0, description="mean-field steps; 0 = no refinement (not in the paper)")
+    radius: int = Field(0, ge=0, description=(
+        "the appearance kernel joins a pixel with those of a window of 2 radius + 1 pixels around it; 0 = with all "
+        "pixels [mask px] (not in the paper)"))
     gaussian_xy: float = Field(1.0, gt=0, description=(
         "deviation of the smoothness kernel [mask px] (not in the paper)"))
     gaussian_weight: float = Field(1.0, ge=0, description="weight of the smoothness kernel (not in the paper)")

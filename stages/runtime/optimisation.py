@@ -28,9 +28,9 @@ def one_cycle(warm_up: float = 0.3) -> Schedule:
     return factor
 
 
-def cosine(floor: float = 0.0) -> Schedule:
-    """Learning-rate factor that falls from 1 to ``floor`` along half a cosine."""
-    return lambda done: floor + (1.0 - floor) * 0.5 * (1.0 + float(np.cos(np.pi * min(done, 1.0))))
+def cosine() -> Schedule:
+    """Learning-rate factor that falls from 1 to 0 along half a cosine."""
+    return lambda done: 0.5 * (1.0 + float(np.cos(np.pi * min(done, 1.0))))
 
 
 def steps(drops: tuple[float, ...], gamma: float = 0.1) -> Schedule:
@@ -42,6 +42,13 @@ def steps(drops: tuple[float, ...], gamma: float = 0.1) -> Schedule:
 SCHEDULES: dict[str, Schedule] = {"polynomial": polynomial(0.9), "one_cycle": one_cycle(), "cosine": cosine(),
                                   "thirds": steps((1 / 3, 2 / 3)), "last_third": steps((2 / 3,)),
                                   "constant": lambda done: 1.0}
+
+
+def floored(schedule: Schedule, floor: float) -> Schedule:
+    """``schedule``, whose factors are 0 to 1, brought into ``floor`` to 1."""
+    if floor == 0:
+        return schedule
+    return lambda done: floor + (1.0 - floor) * schedule(done)
 
 
 def warmed_up(schedule: Schedule, warmup_steps: int, total: int) -> Schedule:

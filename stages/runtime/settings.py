@@ -83,6 +83,8 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(1e-4, ge=0, description="weight decay (not in the papers)")
     warmup_steps: int = Field(0, ge=0, description="linear rise of the rate from a thousandth [steps] "
                                                    "(not in the papers)")
+    floor: float = Field(0.0, ge=0, lt=1, description="what the schedule falls to [share of the highest rate] "
+                                                     "(not in the papers)")
     clip_norm: float = Field(0.0, ge=0, description="largest L2 norm of the whole gradient, 0 = no clipping "
                                                     "(not in the papers)")
     sync_batch_norm: bool = Field(False, description="batch statistics over all processes instead of each process's "

@@ -25,7 +25,7 @@ from stages.runtime import devices, distributed, seeds
 from stages.runtime.curves import Curves
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
-from stages.runtime.optimisation import SCHEDULES, make_optimizer, warmed_up
+from stages.runtime.optimisation import SCHEDULES, floored, make_optimizer, warmed_up
 from stages.runtime.parallel import loader_count
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, TrainingSettings
@@ -146,9 +146,9 @@ def train_network(folder: Path, settings: TrainingSettings, runtime: RuntimeSett
         samples = InTurn(training.samples, settings.steps * batch_size) if settings.steps else training.samples
         epochs, total = 1 if settings.steps else settings.epochs, total_steps(settings, len(training.samples))
         fit(model, training.losses, samples, optimizer, epochs=epochs, batch_size=batch_size,
-            schedule=warmed_up(SCHEDULES[settings.schedule], settings.warmup_steps, total), folder=folder, seed=seed,
-            runtime=runtime, description=description, collate=training.collate, clip_norm=settings.clip_norm or None,
-            after_step=training.after_step, extra_state=training.extra_state,
+            schedule=warmed_up(floored(SCHEDULES[settings.schedule], settings.floor), settings.warmup_steps, total),
+            folder=folder, seed=seed, runtime=runtime, description=description, collate=training.collate,
+            clip_norm=settings.clip_norm or None, after_step=training.after_step, extra_state=training.extra_state,
             sync_batch_norm=settings.sync_batch_norm)
     if distributed.rank() == 0:
         with atomic_path(folder / "result") as result:

@@ -9,16 +9,13 @@ from importlib import import_module
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import yaml
 from chain import assert_given, mixed, working_in
 from pydantic import ValidationError
 
-from pipelines.baseline.masks import simple_mask
 from pipelines.baseline.settings import BaselineSettings
 from pipelines.workspace import changed
-from stages.cues.simple_masks import ellipse_mask
 from stages.labels import rle
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -29,7 +26,6 @@ PARAMS = {
                 "allow_empty_classes": True},
     "annotations": {"kinds": ["extreme_points"]}, "baseline": {}, "score": {}, "report": {"gallery_images": 2},
 }
-ITEM = {"extreme_points": [[20, 5], [4, 18], [24, 34], [40, 20]]}
 
 
 def run(*modules: str, changes: dict | None = None) -> None:
@@ -121,20 +117,6 @@ def test_the_same_bytes_again_and_without_the_truth(workspace):
     panels = json.loads(Path("data/baseline/gallery/panels.json").read_text())
     assert [panel["split"] for panel in panels] == ["train", "train", "val", "val"]
     assert all(cv2.imread(str(path)) is not None for path in before if path.suffix == ".jpg")
-
-
-def test_what_each_kind_draws():
-    pixels = np.zeros((50, 60, 3), np.uint8)
-    pixels[10:30, 10:35] = 200
-    assert simple_mask("box", pixels, ITEM).sum() == 37 * 30
-    assert (simple_mask("ellipse", pixels, ITEM) == ellipse_mask(ITEM["extreme_points"], (50, 60))).all()
-    assert (simple_mask("ellipse", pixels, {"bbox": [4, 5, 10, 10]})).sum() == 100
-    found = simple_mask("grabcut", pixels, ITEM)
-    assert found[10:30, 10:35].mean() > 0.95
-    assert found.sum() < 1.1 * 20 * 25
-    seeded = simple_mask("grabcut_points", pixels, ITEM)
-    assert all(seeded[y, x] for x, y in ITEM["extreme_points"])
-    assert not found[34, 24]
 
 
 def test_unknown_kinds_are_refused():

@@ -11,12 +11,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 from chain import assert_given, digests, mixed, working_in
 
 from pipelines.workspace import ROOT, changed
+from stages.cues.simple_masks import simple_mask
 from stages.labels import rle
 from stages.runtime import layout
 from stages.runtime.errors import UserError
@@ -136,7 +138,6 @@ def test_images_labelled_in_full_keep_their_masks(workspace, tmp_path):
 
 
 def test_curves_models_and_gallery(workspace):
-    import cv2
     import torch
 
     for name in ("extractor", "generator"):
@@ -168,6 +169,31 @@ def test_everything_repeats_itself(workspace):
     for stage in STAGES:
         run(f"pipelines.exits.{stage}", workspace, {"runtime.workers": 2})
     assert digests(workspace / "data/exits") | digests(workspace / "models/exits") == before
+
+
+def test_masks_of_other_sources(workspace, tmp_path):
+    """Without a generator, through the same stages; drawn ones are the baseline's, but for the crop's resolution."""
+    for part in ("data", "params.yaml"):
+        source = workspace / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
+    (tmp_path / "models/exits/generator").mkdir(parents=True)
+    (tmp_path / "models/exits/generator/weights.pt").write_bytes(b"not read")
+    weak = weak_of(tmp_path)
+    images = {image["id"]: cv2.imread(str(tmp_path / layout.IMAGES / image["file_name"]))[:, :, ::-1]
+              for image in weak["images"]}
+    objects = {item["id"]: item for item in weak["annotations"]}
+    for source in ("walk", "ellipse", "grabcut_points"):
+        for iterations in (0, 2):
+            for stage in ("infer_masks", "synthesize"):
+                run(f"pipelines.exits.{stage}", tmp_path,
+                    {"exits.inference": {"source": source, "crf": {"iterations": iterations}}})
+            rows = json.loads((tmp_path / layout.pseudo_labels("exits")).read_text())["annotations"]
+            assert {row["weak_id"] for row in rows} <= set(objects) and len(rows) > 5
+            if source != "walk" and not iterations:
+                drawn = [simple_mask(source, images[row["image_id"]], objects[row["weak_id"]]) for row in rows]
+                found = [rle.decode(row["segmentation"]).astype(bool) for row in rows]
+                assert np.mean([(a & b).sum() / (a | b).sum() for a, b in zip(drawn, found, strict=True)]) > 0.9
+        assert len({row["score"] for row in rows}) > 1, "a score of its own for every mask"
 
 
 def test_no_stage_reads_the_truth(workspace):

@@ -7,16 +7,21 @@ import torch
 
 from pipelines.exits.losses import projection_loss
 from pipelines.exits.network import Generator
-from pipelines.exits.prediction import refine, whole_prediction
+from pipelines.exits.prediction import refine, walk_prediction, whole_prediction
 from pipelines.exits.retrieval import retrieve_points
-from pipelines.exits.settings import GeneratorSettings, InferenceSettings, PropagationSettings
+from pipelines.exits.settings import (
+    CrfSettings,
+    GeneratorSettings,
+    GuidedInferenceSettings,
+    PropagationSettings,
+    WindowCrfSettings,
+)
 from pipelines.exits.training import GeneratorLosses
-from stages.propagation.settings import MeanFieldSettings
 from stages.runtime.ema import Teacher
 from tests.pretended_gpu import pretended_gpu
 
 PYRAMID = {"kind": "pyramid", "name": "resnet10t", "weights": "none", "stride": 8, "width": 16, "position": True,
-           "scores": True, "arguments": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+           "arguments": {"channels": [8, 8, 16, 16], "stem_width": 8}}
 VIT = {"kind": "vit", "name": "vit_tiny_patch16_224", "weights": "none", "stride": 8,
        "arguments": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "class_token": False}}
 BOTH = pytest.mark.parametrize("encoder", [PYRAMID, VIT], ids=["pyramid", "vit"])
@@ -35,21 +40,22 @@ def batch() -> dict[str, torch.Tensor]:
             "likely": likely, "scores": likely}
 
 
-def generator(encoder) -> tuple[Generator, GeneratorSettings]:
+def generator(encoder, **crf) -> tuple[Generator, GeneratorSettings]:
     torch.manual_seed(0)
-    settings = GeneratorSettings(encoder=encoder, crf_scores=0.5, crf_start=0.0)
-    return Generator(settings.encoder, 32, 4), settings
+    settings = GeneratorSettings(encoder=encoder, crf_rise=0, crf_start=0.0, mil_rise=0, crf=WindowCrfSettings(**crf))
+    return Generator(settings.encoder, 32, 4, guided=encoder is PYRAMID), settings
 
 
 @BOTH
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_training_step(encoder, mixed):
-    student, settings = generator(encoder)
+@pytest.mark.parametrize("radius", [0, 1])
+def test_a_training_step(encoder, mixed, radius):
+    student, settings = generator(encoder, radius=radius)
     teacher = Teacher(student, 0.9)
     with pretended_gpu() as gpu:
         student, teacher, given = gpu.take(student).train(), teacher.to("cuda"), gpu.take(batch())
         assert not teacher.steps.is_cuda  # a count is the host's
-        losses = GeneratorLosses(teacher, settings, 100)
+        losses = GeneratorLosses(teacher, settings, 100, score_share=0.5)
         with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
             terms = losses(student, given)
             warm_up = projection_loss(student(given["image"], given["box"], None), given["inside"]).mean()
@@ -63,7 +69,7 @@ def test_a_training_step(encoder, mixed):
 
 @BOTH
 def test_the_losses_wait_for_the_crf_alone(encoder):
-    student, settings = generator(encoder)
+    student, settings = generator(encoder, radius=0)
     teacher = Teacher(student, 0.9)
     with pretended_gpu() as gpu:
         student, teacher, given = gpu.take(student).train(), teacher.to("cuda"), gpu.take(batch())
@@ -88,6 +94,8 @@ def test_retrieval_and_prediction(encoder):
                                                  settings.model_copy(update={"hops": hops}))
             assert labels.is_cuda and difference.is_cuda
         masks = whole_prediction(model, given["image"], given["box"], given["scores"],
-                                 InferenceSettings(flip=True, unguided=0.5, scores=0.2))
-        assert masks.is_cuda
-        assert refine(masks, given["image"], batch()["box"].numpy(), MeanFieldSettings(iterations=2)).is_cuda
+                                 flip=True, guided=GuidedInferenceSettings(without=0.5, masks=0.2))
+        assert masks.is_cuda and walk_prediction(given["scores"], 8, 0.1).is_cuda
+        for radius in (0, 1):
+            crf = CrfSettings(iterations=2, radius=radius, binary=True)
+            assert refine(masks, given["image"], batch()["box"].numpy(), crf).is_cuda

@@ -9,18 +9,20 @@ import torch
 from pydantic import ValidationError
 
 from pipelines.exits.network import Decoder, Generator, Pyramid, _position, load_generator
-from pipelines.exits.prediction import predict, refine, whole_prediction
+from pipelines.exits.prediction import predict, refine, walk_prediction, whole_prediction
 from pipelines.exits.retrieval import initial_labels, retrieve_points
 from pipelines.exits.settings import (
+    CrfSettings,
     EncoderSettings,
+    ExitsSettings,
     ExtractorSettings,
-    GuidedEncoderSettings,
-    InferenceSettings,
+    GuidedInferenceSettings,
+    GuidedSettings,
     PropagationSettings,
     RandomCropSettings,
+    StudentSettings,
 )
 from pipelines.exits.targets import with_scores
-from stages.propagation.settings import MeanFieldSettings
 from stages.runtime.ema import Teacher
 from stages.runtime.errors import UserError
 
@@ -35,9 +37,9 @@ def _images(seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def _generator(settings: dict, mask_stride: int = 4, **changes) -> Generator:
+def _generator(settings: dict, mask_stride: int = 4, guided: bool = False, **changes) -> Generator:
     torch.manual_seed(0)
-    return Generator(GuidedEncoderSettings(**{**settings, **changes}), 32, mask_stride).eval()
+    return Generator(EncoderSettings(**{**settings, **changes}), 32, mask_stride, guided).eval()
 
 
 @pytest.mark.parametrize("settings", [PYRAMID, VIT], ids=["pyramid", "vit"])
@@ -71,13 +73,11 @@ def test_a_box_matters_where_the_position_is_told_and_only_there():
 
 
 def test_scores_matter_to_a_guided_network_and_none_are_zeros():
-    model = _generator(PYRAMID, scores=True)
+    model = _generator(PYRAMID, guided=True)
     scores = torch.randn(2, 5, 5)
     assert not torch.allclose(model(_images(), BOXES, scores), model(_images(), BOXES), atol=1e-4)
     assert torch.equal(model(_images(), BOXES, torch.zeros(2, 5, 5)), model(_images(), BOXES))
     assert torch.equal(_generator(PYRAMID)(_images(), BOXES, scores), _generator(PYRAMID)(_images(), BOXES))
-    with pytest.raises(ValidationError, match="only a pyramid takes propagation scores"):
-        GuidedEncoderSettings(**VIT, scores=True)
     with pytest.raises(ValidationError):
         ExtractorSettings(encoder={**PYRAMID, "scores": True})
 
@@ -151,7 +151,7 @@ def test_points_see_the_features_of_their_own_place(settings, layer, cells):
 @pytest.mark.parametrize("settings", [PYRAMID, MOBILE], ids=["padded alike", "same padding"])
 def test_the_guide_lies_on_the_picture(settings):
     """Every level is shown the scores at the places of its own cells."""
-    model = _generator({**settings, "scores": True})
+    model = _generator(settings, guided=True)
     encoder = model.encoder
     seen: list[torch.Tensor] = []
     for layer in encoder.lateral:
@@ -265,6 +265,8 @@ def test_a_crop_that_is_all_object_has_no_background():
 def test_margins_in_order():
     with pytest.raises(ValidationError, match="a range"):
         RandomCropSettings(margin=(0.5, 0.1))
+    with pytest.raises(ValidationError, match="blur_width: a range"):
+        StudentSettings(blur_width=(2.0, 1.0))
 
 
 def test_scores_as_a_share_of_the_masks():
@@ -277,14 +279,36 @@ def test_scores_as_a_share_of_the_masks():
 
 @pytest.mark.parametrize("unguided", [0.0, 0.25, 1.0])
 def test_predictions_with_and_without_scores_are_averaged(unguided):
-    model = _generator(PYRAMID, scores=True)
+    model = _generator(PYRAMID, guided=True)
     scores = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    shares = GuidedInferenceSettings(without=unguided)
     with torch.no_grad():
-        found = whole_prediction(model, _images(), BOXES, scores, InferenceSettings(unguided=unguided))
+        found = whole_prediction(model, _images(), BOXES, scores, guided=shares)
         with_them, without = model(_images(), BOXES, scores), model(_images(), BOXES)
         torch.testing.assert_close(found, (1 - unguided) * with_them + unguided * without)
-        alone = whole_prediction(model, _images(), BOXES, None, InferenceSettings(unguided=unguided, scores=0.5))
+        alone = whole_prediction(model, _images(), BOXES, None,
+                                 guided=shares.model_copy(update={"masks": 0.5}))
         torch.testing.assert_close(alone, model(_images(), BOXES))
+
+
+def test_the_walk_alone_is_the_sigmoid_of_its_scores():
+    scores = torch.zeros(2, 3, 3)
+    scores[0] = torch.linspace(-2, 2, 9).view(3, 3)
+    found = walk_prediction(scores, 3, 0.5)
+    torch.testing.assert_close(found[0], 1 / (1 + torch.exp(0.5 - scores[0])))
+    assert (found[1] == 1).all(), "an object without points fills its box"
+    assert walk_prediction(scores, 12, 0.0).shape == (2, 12, 12)
+
+
+def test_guidance_that_does_nothing_or_cannot_be_had_is_refused():
+    with pytest.raises(ValidationError, match="nothing is done with the scores"):
+        GuidedSettings(enabled=True, training={"input": False})
+    with pytest.raises(ValidationError, match="guided.training.input: only a pyramid takes propagation scores"):
+        ExitsSettings(guided={"enabled": True})
+    masks_alone = {"enabled": True, "training": {"input": False}, "inference": {"masks": 0.5}}
+    assert not ExitsSettings(guided=masks_alone).guided.shown
+    assert ExitsSettings(guided={"enabled": True}, generator={"encoder": PYRAMID}).guided.shown
+    assert not ExitsSettings().guided.enabled
 
 
 def test_mirrored_predictions_are_averaged_where_they_belong():
@@ -307,7 +331,7 @@ def test_refinement_keeps_to_the_box_and_follows_colours():
     crops[0, :, 8:20, 8:16] = torch.tensor([200, 40, 40], dtype=torch.uint8)[:, None, None]
     masks = torch.full((1, 8, 8), 0.05)
     masks[0, 2:5, 1:5] = 0.7  # one cell too wide on the left and on the right
-    found = refine(masks, crops, np.array([[6.0, 6.0, 22.0, 22.0]], np.float32), MeanFieldSettings(bilateral_xy=20))
+    found = refine(masks, crops, np.array([[6.0, 6.0, 22.0, 22.0]], np.float32), CrfSettings(bilateral_xy=20))
     assert found.shape == (1, 32, 32)
     inside = np.zeros((32, 32), bool)
     inside[6:22, 6:22] = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.exits.samples import PointLabels, RandomCrops, point_labels
+from pipelines.exits.samples import PointLabels, RandomCrops, point_labels, random_margins
 from pipelines.exits.settings import RandomCropSettings
 from stages.cues.objects import Image
 from stages.labels.points import BACKGROUND, FOREGROUND, PSEUDO_BACKGROUND, PSEUDO_FOREGROUND, UNLABELLED
@@ -34,6 +34,14 @@ def image(tmp_path, monkeypatch) -> Image:
     return Image("a", {"id": 1, "file_name": "a.png", "width": 100, "height": 80}, (ITEM,))
 
 
+PLAIN = {"chance": 0, "grey": 0, "blur": 0}
+
+
+def _settings(**changes) -> RandomCropSettings:
+    """Every side has a margin of its own, and colours stay as they are, by which the tests tell places."""
+    return RandomCropSettings(**{"margins": "each", "student": PLAIN, **changes})
+
+
 def _retrieved() -> np.ndarray:
     """Labels (CELLS, CELLS) over SOURCE: random inside the box, with the given points as well."""
     labels = np.random.default_rng(5).choice([PSEUDO_BACKGROUND, UNLABELLED, PSEUDO_FOREGROUND], (CELLS, CELLS))
@@ -45,8 +53,8 @@ def _retrieved() -> np.ndarray:
 def _samples(image: Image, tmp_path: Path, settings: RandomCropSettings, **changes) -> RandomCrops:
     scores = np.linspace(-3, 3, CELLS ** 2, dtype=np.float16).reshape(1, CELLS, CELLS)
     write_npz(tmp_path / "points/a.npz", labels=_retrieved()[None], scores=scores, windows=np.array([SOURCE], np.int32))
-    points = PointLabels(tmp_path / "points", inward=0.04, **changes)
-    return RandomCrops([(image, 0)], SIDE, settings, MASK, points)
+    points = PointLabels(tmp_path / "points", **{"inward": 0.04, "scores": True, **changes})
+    return RandomCrops([(image, 0)], SIDE, settings, MASK, points, plain=True)
 
 
 def _window(sample: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -73,7 +81,7 @@ def _expected(x: float, y: float) -> int | None:
 
 @pytest.mark.parametrize("draw", range(12))
 def test_all_that_a_sample_holds_lies_where_its_picture_lies(image, tmp_path, draw):
-    settings = RandomCropSettings(margin=(0.0, 0.5), flip=True, jitter=0)
+    settings = _settings(margin=(0.0, 0.5), flip=True)
     sample = _samples(image, tmp_path, settings).sample(0, np.random.default_rng(draw))
     x, y, mirrored = _window(sample)
     # The box: pixels of the crop whose place in the image lies in it, half a pixel beside the edges left out.
@@ -110,15 +118,55 @@ def test_all_that_a_sample_holds_lies_where_its_picture_lies(image, tmp_path, dr
 
 
 def test_crops_are_mirrored_half_of_the_time_and_margins_are_drawn_for_each_side(image, tmp_path):
-    samples = _samples(image, tmp_path, RandomCropSettings(margin=(0.0, 0.5), jitter=0))
+    samples = _samples(image, tmp_path, _settings(margin=(0.0, 0.5)))
     found = [_window(samples.sample(0, np.random.default_rng(seed))) for seed in range(200)]
     assert 70 < sum(mirrored for _, _, mirrored in found) < 130
     lows = [min(x[0], x[-1]) for x, _, _ in found]
     highs = [max(x[0], x[-1]) for x, _, _ in found]
     assert min(lows) < BOX[0] - 0.4 * 40 < BOX[0] - 0.1 * 40 < max(lows)
     assert abs(np.corrcoef(lows, highs)[0, 1]) < 0.3
-    never = _samples(image, tmp_path, RandomCropSettings(flip=False, jitter=0))
+    never = _samples(image, tmp_path, _settings(flip=False))
     assert not any(_window(never.sample(0, np.random.default_rng(seed)))[2] for seed in range(20))
+
+
+def test_opposite_sides_share_a_margin():
+    """Each of u g / 2 and u (1 - g) / 2 of the box's side, u uniform in 0..1.2."""
+    settings = RandomCropSettings()
+    found = np.array([random_margins(settings, np.random.default_rng(seed)) for seed in range(2000)])
+    both = found[:, :2] + found[:, 2:]
+    assert found.min() >= 0 and both.max() <= 0.6
+    assert both.min() < 0.01 and found.max() > 0.57
+    # The sums are uniform: as many in each tenth of their range, within 4 deviations; width and height differ.
+    counts = np.histogram(both, 10, (0, 0.6))[0]
+    assert np.abs(counts - 400).max() < 4 * np.sqrt(400)
+    shares = found[:, :2] / both
+    assert np.abs(np.histogram(shares, 10, (0, 1))[0] - 400).max() < 4 * np.sqrt(400)
+    assert abs(np.corrcoef(both.T)[0, 1]) < 0.1 and abs(np.corrcoef(shares.T)[0, 1]) < 0.1
+
+
+def test_each_side_has_the_numbers_that_it_always_had():
+    settings = _settings(margin=(0.05, 0.6))
+    found = random_margins(settings, np.random.default_rng(4))
+    assert (found == np.random.default_rng(4).uniform(0.05, 0.6, size=4)).all()
+
+
+def test_the_teacher_sees_the_crop_as_it_is(image, tmp_path):
+    """With the same chance the crop is the same; the student's alone has other colours, and it has them often."""
+    always = {"chance": 1, "grey": 0, "blur": 0}
+    differ = []
+    for seed in range(30):
+        sample = _samples(image, tmp_path, _settings(student={})).sample(0, np.random.default_rng(seed))
+        plain = _samples(image, tmp_path, _settings()).sample(0, np.random.default_rng(seed))
+        assert "plain" not in plain
+        assert torch.equal(sample["plain"], plain["image"])
+        assert torch.equal(sample["box"], plain["box"]) and torch.equal(sample["inside"], plain["inside"])
+        differ.append(not torch.equal(sample["image"], sample["plain"]))
+        sure = _samples(image, tmp_path, _settings(student=always)).sample(0, np.random.default_rng(seed))
+        assert not torch.equal(sure["image"], sure["plain"])
+    # Each change leaves a view alone by chance; all three do for a fifth: 0.5 * 0.8 * 0.5.
+    assert 15 <= sum(differ) <= 29
+    warm_up = RandomCrops([(image, 0)], SIDE, _settings(student={}), MASK)
+    assert "plain" not in warm_up.sample(0, np.random.default_rng(0)), "there is no teacher"
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3, 1.0, 3.0])
@@ -168,7 +216,7 @@ def test_nothing_is_carried_from_beyond_the_other_crop():
 
 
 def test_dropout_hidden_scores_and_given_points_alone(image, tmp_path):
-    settings = RandomCropSettings(margin=(0.2, 0.2), flip=False, jitter=0)
+    settings = _settings(margin=(0.2, 0.2), flip=False)
     all_points = _samples(image, tmp_path, settings).sample(0, np.random.default_rng(0))
     assert (all_points["labels"].abs() == PSEUDO_FOREGROUND).any()
     few = _samples(image, tmp_path, settings, dropout=0.9).sample(0, np.random.default_rng(0))
@@ -178,7 +226,10 @@ def test_dropout_hidden_scores_and_given_points_alone(image, tmp_path):
     assert not (given["labels"].abs() == 1).any()
     assert torch.equal(given["labels"] == FOREGROUND, all_points["labels"] == FOREGROUND)
     assert "likely" not in given and "scores" not in given
-    hidden = _samples(image, tmp_path, settings, hide_scores=0.5)
+    unguided = _samples(image, tmp_path, settings, scores=False).sample(0, np.random.default_rng(0))
+    assert "likely" not in unguided and "scores" not in unguided
+    assert torch.equal(unguided["labels"], all_points["labels"])
+    hidden = _samples(image, tmp_path, settings, hidden=0.5)
     shown = [bool(hidden.sample(0, np.random.default_rng(seed))["scores"].any()) for seed in range(60)]
     assert 15 < sum(shown) < 45
     assert torch.equal(all_points["scores"], all_points["likely"])

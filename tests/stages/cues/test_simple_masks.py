@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.cues.simple_masks import box_mask, ellipse_mask, grabcut_mask
+from stages.cues.simple_masks import box_mask, ellipse_mask, grabcut_mask, simple_mask
+
+ITEM = {"extreme_points": [[20, 5], [4, 18], [24, 34], [40, 20]]}
 
 
 def test_box_holds_the_pixels_whose_centres_it_holds():
@@ -52,3 +54,17 @@ def test_grabcut_without_background_gives_the_box():
     image = np.zeros((10, 10, 3), np.uint8)
     assert grabcut_mask(image, (0, 0, 10, 10)).all()
     assert grabcut_mask(image, (4, 4, 5, 5)).sum() == 1
+
+
+def test_what_each_kind_draws():
+    pixels = np.zeros((50, 60, 3), np.uint8)
+    pixels[10:30, 10:35] = 200
+    assert simple_mask("box", pixels, ITEM).sum() == 37 * 30
+    assert (simple_mask("ellipse", pixels, ITEM) == ellipse_mask(ITEM["extreme_points"], (50, 60))).all()
+    assert (simple_mask("ellipse", pixels, {"bbox": [4, 5, 10, 10]})).sum() == 100
+    found = simple_mask("grabcut", pixels, ITEM)
+    assert found[10:30, 10:35].mean() > 0.95
+    assert found.sum() < 1.1 * 20 * 25
+    seeded = simple_mask("grabcut_points", pixels, ITEM)
+    assert all(seeded[y, x] for x, y in ITEM["extreme_points"])
+    assert not found[34, 24]

@@ -9,7 +9,7 @@ from stages.evaluation.average_precision import (
 )
 from stages.evaluation.coco_ap import coco_average_precision
 from stages.evaluation.matching import match
-from tests.stages.evaluation.scenes import annotation, scene
+from tests.stages.evaluation.scenes import annotation, scene, square
 
 
 @pytest.mark.parametrize(("hits", "objects", "expected"), [
@@ -120,6 +120,20 @@ def test_coco_figures_of_perfect_and_of_no_detections():
     assert nothing.mean["AP"] == 0.0
     assert coco_average_precision(images, [], [], ids).mean == {}
     assert coco_average_precision([], [], [], ids).mean == {}
+
+
+def test_coco_figures_of_all_that_is_not_small():
+    """Objects of 16, 100 and 400 px with the border at 100: of four masks the small ones neither count nor hurt."""
+    image = [{"id": 1, "height": 60, "width": 60}]
+    truth = [annotation(1, 1, 1, square(60, 60, 0, 0, 4, 4)), annotation(2, 1, 1, square(60, 60, 20, 0, 10, 10)),
+             annotation(3, 1, 1, square(60, 60, 0, 30, 20, 20))]
+    false = [annotation(number, 1, 1, square(60, 60, 50, 5 * number, 3, 3), score=0.9) for number in (4, 5)]
+    right = annotation(6, 1, 1, square(60, 60, 20, 0, 10, 10), score=0.5)
+    found = coco_average_precision(image, truth, [*false, right], [1], medium_from=100, large_from=200).mean
+    # The curve of the not small: precision 1 up to a recall of 1/2, at 51 of 101 places.
+    assert found["AP50_medium_and_large"] == found["AP_medium_and_large"] == pytest.approx(51 / 101)
+    assert found["AP50"] == pytest.approx(34 / 101 / 3)  # of all: the third mask, up to a recall of 1/3
+    assert (found["AP_medium"], found["AP_large"]) == (pytest.approx(1), 0)
 
 
 def test_coco_max_detections():

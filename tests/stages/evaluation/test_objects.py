@@ -17,6 +17,8 @@ def test_part_count_is_four_connected(rows, parts):
 def test_coverage():
     assert coverage(np.array([1.0, 0.5, 0.0, 0.25])) == {"objects": 4, "mean_iou": 0.4375, "recall50": 0.5}
     assert coverage(np.zeros(0)) == {"objects": 0}
+    by_class = coverage(np.array([1.0, 0.5, 0.0, 0.25]), np.array([7, 7, 7, 2]))
+    assert by_class == {"objects": 4, "mean_iou": 0.4375, "recall50": 0.5, "class_mean_iou": (0.5 + 0.25) / 2}
 
 
 def test_by_size_and_separated():
@@ -28,10 +30,10 @@ def test_by_size_and_separated():
                   annotation(2, 2, 1, square(120, 120, 0, 0, 96, 96))]
     matches = match(truth, detections)
     sizes = coverage_by_size(matches, 1024, 9216)
-    assert sizes["small"] == {"objects": 2, "mean_iou": 0.25, "recall50": 0.5}
-    assert sizes["medium"] == {"objects": 1, "mean_iou": 0.0, "recall50": 0.0}
-    assert sizes["large"] == {"objects": 1, "mean_iou": 1.0, "recall50": 1.0}
-    assert sizes["medium_and_large"] == {"objects": 2, "mean_iou": 0.5, "recall50": 0.5}
-    parts = {"objects": 1, "mean_iou": 0.5, "recall50": 1.0}
+    assert sizes["small"] == {"objects": 2, "mean_iou": 0.25, "class_mean_iou": 0.25, "recall50": 0.5}
+    assert sizes["medium"] == {"objects": 1, "mean_iou": 0.0, "class_mean_iou": 0.0, "recall50": 0.0}
+    assert sizes["large"] == {"objects": 1, "mean_iou": 1.0, "class_mean_iou": 1.0, "recall50": 1.0}
+    assert sizes["medium_and_large"] == {"objects": 2, "mean_iou": 0.5, "class_mean_iou": 0.5, "recall50": 0.5}
+    parts = {"objects": 1, "mean_iou": 0.5, "class_mean_iou": 0.5, "recall50": 1.0}
     assert coverage_of_separated(matches, truth, 1024) == {**parts, "medium_and_large": {"objects": 0}}
     assert coverage_of_separated(matches, truth, 50) == {**parts, "medium_and_large": parts}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages.labels import rle
-from stages.prepare import weak
+from stages.prepare import annotate, weak
 from stages.runtime.errors import UserError
 
 KINDS = {"points": "point", "boxes": "bbox", "extreme_points": "extreme_points", "masks": "segmentation"}
@@ -57,6 +57,13 @@ def test_only_the_chosen_kinds(ready, desk, kinds):
         assert item.get("bbox", truth["bbox"]) == truth["bbox"]
         assert item.get("extreme_points", weak.extreme_points(mask)) == weak.extreme_points(mask)
         assert item.get("segmentation", truth["segmentation"]) == truth["segmentation"]
+
+
+@pytest.mark.parametrize("chosen", ["longest_run", "extremenet"])
+def test_where_extreme_points_lie_is_a_setting(ready, desk, monkeypatch, chosen):
+    monkeypatch.setitem(annotate.EXTREME, chosen, lambda mask: [[1, 2]] * 4)
+    labels = desk.annotate(kinds=["extreme_points"], extreme_points=chosen)["train"]
+    assert [item["extreme_points"] for item in labels["annotations"]] == [[[1, 2]] * 4] * 5
 
 
 def test_semi_supervised(ready, desk):

@@ -22,7 +22,7 @@ def test_one_pixel():
     mask[5, 3] = 1
     assert weak.bounding_box(mask) == [3, 5, 1, 1]
     assert weak.deepest_point(mask) == [3, 5]
-    assert weak.extreme_points(mask) == [[3, 5]] * 4
+    assert weak.extreme_points(mask) == weak.middle_extreme_points(mask) == [[3, 5]] * 4
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 6), (8, 0), (8, 6)])
@@ -57,7 +57,36 @@ def test_the_longest_run_of_the_extreme_row_counts():
     assert weak.extreme_points(mask)[0] == [5, 0]
 
 
-@pytest.mark.parametrize("function", [weak.bounding_box, weak.deepest_point, weak.extreme_points])
+def test_extreme_points_after_extremenet_may_lie_beside_the_mask():
+    """Two horns of 100 px: the second is a row lower, which is within 2 % of the height."""
+    mask = np.zeros((120, 90), bool)
+    mask[10:110, 20:25] = mask[11:110, 60:65] = mask[60:65, 20:65] = True
+    assert weak.middle_extreme_points(mask)[0] == [(20 + 64) // 2, 10]
+    assert not mask[10, 42] and weak.extreme_points(mask)[0] == [22, 10]
+    mask[11:13, 60:65] = False  # now it is three rows lower
+    assert weak.middle_extreme_points(mask)[0] == [22, 10]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+@pytest.mark.parametrize("seed", range(20))
+def test_extreme_points_after_extremenet_against_counting(seed, share):
+    """Pixel by pixel, with whole numbers."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 120, 2)) < rng.choice([0.02, 0.2, 0.9])
+    mask[rng.integers(mask.shape[0]), rng.integers(mask.shape[1])] = True
+    pixels = [(int(y), int(x)) for y, x in np.argwhere(mask)]
+    expected = []
+    for axis, last in ((0, False), (1, False), (0, True), (1, True)):
+        places = [pixel[axis] for pixel in pixels]
+        extreme, side = (max if last else min)(places), max(places) - min(places) + 1
+        near = [pixel[1 - axis] for pixel in pixels if abs(pixel[axis] - extreme) * 50 <= side * round(50 * share)]
+        middle = (min(near) + max(near)) // 2
+        expected.append([middle, extreme] if axis == 0 else [extreme, middle])
+    assert weak.middle_extreme_points(mask, share) == expected
+
+
+@pytest.mark.parametrize("function", [weak.bounding_box, weak.deepest_point, weak.extreme_points,
+                                      weak.middle_extreme_points])
 def test_empty(function):
     with pytest.raises(ValueError, match="empty"):
         function(np.zeros((4, 4), bool))

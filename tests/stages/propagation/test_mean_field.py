@@ -34,9 +34,11 @@ def example(batch=2, height=9, width=11, seed=0, noise=20.0):
 def test_settings_reach_the_mean_field():
     probability, image = example()
     given = {**SETTINGS, "bilateral_xy": 6.0, "bilateral_weight": 3.0}
-    settings = MeanFieldSettings(**given)
+    assert torch.equal(mean_field_by(MeanFieldSettings(**given), probability, image),
+                       mean_field(probability, image, **given)), "without a radius all pairs count"
+    settings = MeanFieldSettings(**given, radius=2)
     found = mean_field_by(settings, probability, image)
-    assert torch.equal(found, mean_field(probability, image, **given))
+    assert torch.equal(found, mean_field(probability, image, **given, radius=2))
     for name, default in MeanFieldSettings().model_dump().items():  # each of them says something
         other = mean_field_by(settings.model_copy(update={name: default}), probability, image)
         assert not torch.equal(other, found), name

@@ -53,6 +53,16 @@ def test_it_leaves_weights_curves_and_what_the_method_adds(stage):
     assert not list(Path(".work").glob("method-stage-*"))
 
 
+def test_the_rate_falls_to_the_floor(stage):
+    found = []
+    for floor in (0.0, 0.2):
+        train(stage, settings=SETTINGS.model_copy(update={"floor": floor}))
+        (path,) = OUTPUT.rglob("learning_rate.tsv")
+        found.append(float(path.read_text().splitlines()[-1].split("\t")[-1]))
+    assert 0 < found[0] < 0.05 * 0.02
+    assert found[1] == pytest.approx(0.05 * 0.2 + 0.8 * found[0])
+
+
 @pytest.mark.parametrize("step", [7, 13, 23])
 def test_killed_and_resumed_gives_the_same_bytes(stage, step):
     """Weights, and curves whose rows average ten steps wherever the kill was."""

@@ -175,6 +175,13 @@ def test_steps_and_warm_up():
     assert [warm(step / 100) for step in (0, 5, 10, 50)] == pytest.approx([0.001, 0.5005, 1, 1])
 
 
+def test_a_floor_is_what_schedules_fall_to():
+    falling = optimisation.floored(optimisation.SCHEDULES["cosine"], 0.2)
+    assert [falling(done) for done in (0, 0.5, 1)] == pytest.approx([1, 0.6, 0.2])
+    assert optimisation.floored(optimisation.SCHEDULES["constant"], 0.2)(0.7) == 1
+    assert optimisation.floored(optimisation.SCHEDULES["cosine"], 0) is optimisation.SCHEDULES["cosine"]
+
+
 def test_polynomial_is_the_papers():
     assert optimisation.polynomial(0.9)(0.5) == pytest.approx(0.5 ** 0.9)
 
