@@ -15,8 +15,8 @@ from torch.utils.data import default_collate
 
 from pipelines.bestie.colours import change_light, shift_hue
 from pipelines.bestie.settings import BestieSettings, PeakClassifierSettings
-from pipelines.bestie.transfer import GivenMasks, pseudo_label, shared_pixels
-from stages.cues.augment import Geometry, Map, View, random_view
+from pipelines.bestie.transfer import GivenMasks, pseudo_label
+from stages.cues.augment import Map, View, random_view
 from stages.cues.classification import multi_hot
 from stages.cues.views import to_tensor
 from stages.labels.coco import Entry
@@ -57,17 +57,12 @@ class Known:
         cues: (n, 3) int64 rows (class index from 0, y, x).
         classes: class indices of the image's tags (or points).
         given: instance masks, where they are not made of components and cues.
-        shared: (H, W) bool, of a crop: where the image's components hold more than one cue; none if only the crop's
-            cues count (`bestie.transfer.scope`).
-        beyond: (m, 3) rows like ``cues``, of a crop: the image's that it does not show, in its pixels; none, as above.
     """
 
     semantic: np.ndarray
     cues: np.ndarray
     classes: list[int]
     given: GivenMasks | None = None
-    shared: np.ndarray | None = None
-    beyond: np.ndarray | None = None
 
 
 class LabelledCrops:
@@ -133,8 +128,6 @@ class LabelledCrops:
         maps = {"semantic": Map(known.semantic, outside=IGNORE), "places": Map(places, kind="values", outside=np.nan)}
         if known.given is not None:
             maps["masks"] = Map(known.given.masks)
-        elif self.settings.transfer.scope == "image":
-            maps["shared"] = Map(shared_pixels(known.semantic, known.classes, known.cues))
         shown = random_view(pixels, maps, generator, network.augment)
         changed = change_light(shown.image, generator.uniform(-1, 1) * network.brightness,
                                generator.uniform(*network.contrast))
@@ -152,19 +145,14 @@ class LabelledCrops:
 
         Returns:
             ``image`` (3, h, w) uint8; ``semantic`` (h, w) int16; ``inside`` (h, w) bool; ``components`` and
-            ``instances`` (h, w) int32 and ``centres`` (n, 3) int64 as in ``PseudoLabel``; points that the crop does not
-            show follow, where the whole image's count.
+            ``instances`` (h, w) int32 and ``centres`` (n, 3) int64 as in ``PseudoLabel``.
         """
-        chosen, points = self.settings.transfer, self.settings.cues.source == "points"
+        chosen = self.settings.transfer
         label = pseudo_label(known.semantic, known.classes, known.cues, smallest=chosen.smallest, centre=chosen.centre,
-                             points=points, given=known.given, shared=known.shared)
-        centres = label.centres
-        if points and known.beyond is not None:  # no pseudo instance aims at them, but refined labels may
-            tagged = known.beyond[np.isin(known.beyond[:, 0], known.classes)]
-            centres = np.concatenate([centres, tagged])
+                             points=self.settings.cues.source == "points", given=known.given)
         return {"image": to_tensor(image), "semantic": torch.from_numpy(known.semantic),
                 "inside": torch.from_numpy(inside), "components": torch.from_numpy(label.components),
-                "instances": torch.from_numpy(label.instances), "centres": torch.from_numpy(centres)}
+                "instances": torch.from_numpy(label.instances), "centres": torch.from_numpy(label.centres)}
 
 
 def in_view(known: Known, shown: View) -> Known:
@@ -173,30 +161,19 @@ def in_view(known: Known, shown: View) -> Known:
     Args:
         known: of the image; its cues as ``moved`` takes them.
         shown: a view with the maps ``semantic``, ``places``, the image's (y, x) at every pixel, and, where masks are
-            given, ``masks``, or where the whole image's cues count, ``shared``.
+            given, ``masks``.
     """
     count = len(known.cues)
     numbered = np.concatenate([np.arange(count)[:, None], known.cues[:, 1:]], axis=1)
     found = moved(numbered, shown.maps["places"], shown.inside)
     kept = found[:, 0]
     cues = np.concatenate([known.cues[kept, :1], found[:, 1:]], axis=1)
-    if known.given is None and "shared" in shown.maps:
-        rest = np.delete(known.cues, kept, axis=0)
-        return replace(known, semantic=shown.maps["semantic"], cues=cues, shared=shown.maps["shared"],
-                       beyond=beyond(rest, shown.geometry))
     if known.given is None:
         return replace(known, semantic=shown.maps["semantic"], cues=cues)
     rows = np.full(count + 1, -1)  # the last entry is that of no cue, -1
     rows[kept] = np.arange(len(kept))
     given = replace(known.given, masks=shown.maps["masks"], points=rows[known.given.points])
     return replace(known, semantic=shown.maps["semantic"], cues=cues, given=given)
-
-
-def beyond(cues: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Cues (n, 3) that a view does not show, rounded to its pixels; their middles go where the geometry puts them."""
-    middles = np.tile(cues[:, [2, 1]], 2) + 0.5
-    found = np.floor(geometry.boxes(middles)).astype(np.int64)
-    return np.stack([cues[:, 0], found[:, 1], found[:, 0]], axis=1)
 
 
 def moved(cues: np.ndarray, places: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -133,10 +133,6 @@ class TransferSettings(Settings):
     centre: Literal["centroid", "nearest"] = Field("centroid", description=(
         "a mask's centre: its centroid, or the pixel of the mask that is nearest to it, which helps rings (listing "
         "4: centroid)"))
-    scope: Literal["crop", "image"] = Field("crop", description=(
-        "whose cues count: those that the crop shows; or all of the image's, so that a component that the crop cuts "
-        "keeps the cues that it has outside, and annotated points outside compete for the crop's pixels, too (listing "
-        "1: crop; image is not in the paper)"))
 
 
 class RefinementSettings(Settings):

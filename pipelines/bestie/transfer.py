@@ -71,16 +71,8 @@ def candidate_components(semantic: np.ndarray, classes: Collection[int], smalles
     return components
 
 
-def shared_pixels(semantic: np.ndarray, classes: Collection[int], cues: np.ndarray) -> np.ndarray:
-    """Where components hold more than one cue of their class: (H, W) bool; the arguments are those of a whole image."""
-    components = candidate_components(semantic, classes, 1)
-    _, counts = _held(components, semantic, np.asarray(cues, np.int64).reshape(-1, 3))
-    return np.isin(components, np.flatnonzero(counts > 1))
-
-
 def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarray, *, smallest: int,
-                 centre: str = "centroid", points: bool = False, given: GivenMasks | None = None,
-                 shared: np.ndarray | None = None) -> PseudoLabel:
+                 centre: str = "centroid", points: bool = False, given: GivenMasks | None = None) -> PseudoLabel:
     """Pseudo instances of one crop: the candidates with exactly one cue of their class inside, or given masks.
 
     Args:
@@ -94,7 +86,6 @@ def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarra
             (section 4.3).
         given: masks that are the pseudo instances in the place of candidates with one cue (table 5). With ``points``
             those whose point lies outside the crop are left out.
-        shared: (H, W) bool, where candidates are known to hold further cues, outside the crop: they are no instances.
     """
     components = candidate_components(semantic, classes, smallest)
     cues = np.asarray(cues, np.int64).reshape(-1, 3)
@@ -104,9 +95,6 @@ def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarra
     if given is None:
         masks = components
         numbers, rows = _single(components, semantic, cues)
-        if shared is not None:
-            alone = ~np.isin(numbers, np.unique(components[shared]))
-            numbers, rows = numbers[alone], rows[alone]
         categories = cues[rows, 0]
     else:
         masks = given.masks
@@ -125,19 +113,13 @@ def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarra
 
 def _single(components: np.ndarray, semantic: np.ndarray, cues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers, ascending, of the components with exactly one cue of their class inside, and the rows of those cues."""
-    hit, counts = _held(components, semantic, cues)
-    rows = np.flatnonzero(counts[hit] == 1)
-    rows = rows[np.argsort(hit[rows])]
-    return hit[rows], rows
-
-
-def _held(components: np.ndarray, semantic: np.ndarray, cues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the component of its class that each cue lies in, 0 for none; how many cues each number holds."""
     hit = components[cues[:, 1], cues[:, 2]]
     hit[semantic[cues[:, 1], cues[:, 2]] != cues[:, 0] + 1] = 0
     counts = np.bincount(hit, minlength=1)
     counts[0] = 0
-    return hit, counts
+    rows = np.flatnonzero(counts[hit] == 1)
+    rows = rows[np.argsort(hit[rows])]
+    return hit[rows], rows
 
 
 def _guided(components: np.ndarray, masks: np.ndarray, numbers: np.ndarray, rows: np.ndarray, centres: np.ndarray

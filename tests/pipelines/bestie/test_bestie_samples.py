@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.bestie.colours import change_light, shift_hue
-from pipelines.bestie.samples import LabelledCrops, beyond, collate, moved
+from pipelines.bestie.samples import LabelledCrops, collate, moved
 from pipelines.bestie.settings import BestieSettings, NetworkSettings
 from stages.cues.augment import Map, random_view
 from stages.cues.settings import AugmentSettings
@@ -73,30 +73,6 @@ def test_a_cue_outside_the_crop_is_left_out():
     assert moved(cues, places, inside).tolist() == [[0, 1, 0], [0, 2, 2]]
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 1.37])
-def test_cues_beyond_the_view_go_on_its_lines(scale):
-    """Those that it shows must come out where ``moved`` puts them; the others as far out as the image goes on."""
-    rng = np.random.default_rng(1)
-    cues = np.array([[0, 0, 0], [1, 59, 79], [2, 30, 41], [3, 12, 66], [4, 45, 8]])
-    places = {"places": Map(np.mgrid[:60, :80].astype(np.float32), "values", np.nan)}
-    hidden = 0
-    for _ in range(12):
-        view = random_view(np.zeros((60, 80, 3), np.uint8), places, rng,
-                           AugmentSettings(crop=32, long_side=None, scale=(scale, scale)))
-        found = beyond(cues, view.geometry)
-        assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
-        shown = moved(cues, view.maps["places"], view.inside)
-        assert np.abs(found[shown[:, 0], 1:] - shown[:, 1:]).max(initial=0) <= 1
-        gone = np.setdiff1d(np.arange(5), shown[:, 0])
-        hidden += len(gone)
-        assert ((found[gone, 1:] <= 0) | (found[gone, 1:] >= 31)).any(1).all()
-        middle = found[2, 1:]  # distances between cues are the image's, scaled
-        for index in (0, 1, 3, 4):
-            wanted = np.abs(cues[index, 1:] - cues[2, 1:]) * scale
-            assert np.abs(np.abs(found[index, 1:] - middle) - wanted).max() <= 1.5
-    assert hidden > 12
-
-
 @pytest.fixture()
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -137,33 +113,6 @@ def test_a_crop_with_points(folder):
     assert sample["centres"].tolist() == [[0, rows + 10, columns + 10], [1, rows + 12, columns + 40],
                                           [1, rows + 25, columns + 50]]
     assert sample["instances"].unique().tolist() == [0, 1]
-
-
-def test_the_whole_images_points_count_where_that_is_set(folder):
-    """The right component has two points; a crop that shows one of them must not give it all of the component."""
-    pixels = np.full((40, 60, 3), 90, np.uint8)
-    pixels[:, :48] = 200
-    cv2.imwrite("data/dataset/images/one.png", pixels)
-    guided = {}
-    for scope in ("crop", "image"):
-        network = NetworkSettings(augment=AugmentSettings(crop=32, long_side=None, scale=(1.0, 1.0), flip=False))
-        samples = LabelledCrops([{"id": 7, "file_name": "one.png", "width": 60, "height": 40}], {7: {3, 9}},
-                                folder / "semantic", folder / "cues", [3, 9],
-                                BestieSettings(network=network, cues={"source": "points"}, transfer={"scope": scope}))
-        cut = 0
-        for seed in range(20):
-            sample = samples.sample(0, np.random.default_rng(seed))
-            centres, right = sample["centres"], sample["semantic"] == 2
-            inside = ((centres[:, 1:] >= 0) & (centres[:, 1:] < 32)).all(1)
-            shown = (inside & (centres[:, 0] == 1)).sum()
-            if scope == "image":
-                assert sorted(centres[:, 0].tolist()) == [0, 1, 1], "all three points, wherever they are"
-                assert not sample["instances"][right].any()
-            elif shown == 1:
-                cut += 1
-                assert sample["instances"][right].any(), "which is what the crop's own points would say"
-        guided[scope] = cut
-    assert guided["crop"] > 0
 
 
 def test_batches_fill_up_with_rows_of_minus_one(folder):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from plain_targets import centre_maps, offset_field
 
-from pipelines.bestie.transfer import candidate_components, mask_centre, pseudo_label, shared_pixels
+from pipelines.bestie.transfer import candidate_components, mask_centre, pseudo_label
 
 
 def draw(*rows):
@@ -119,30 +119,3 @@ def test_offsets_point_from_pixels_to_centres():
     assert field[1].tolist() == [[0, -1, 0], [0, 0, -1]]
     assert field.dtype == np.float32
     assert not offset_field(np.zeros((2, 3), np.int32), np.zeros((0, 3))).any()
-
-
-def test_components_that_several_cues_of_the_image_share():
-    """Two objects in one component, one alone in its own; a cue of another class, and one outside, count for nothing.
-    """
-    semantic = np.zeros((6, 12), np.int16)
-    semantic[1:3, 0:6], semantic[4:6, 0:6], semantic[1:3, 8:12] = 1, 1, 2
-    cues = np.array([[0, 1, 1], [0, 2, 5], [0, 4, 2], [1, 1, 9], [1, 2, 2], [1, 0, 0]])
-    shared = shared_pixels(semantic, [0, 1], cues)
-    assert np.array_equal(shared, np.pad(np.ones((2, 6), bool), ((1, 3), (0, 6))))
-    assert not shared_pixels(semantic, [1], cues).any(), "a class without a tag has no candidates"
-    assert not shared_pixels(semantic, [0, 1], cues[:0]).any()
-
-
-def test_a_component_with_further_cues_outside_the_crop_is_no_instance():
-    semantic = np.zeros((6, 12), np.int16)
-    semantic[1:3, 0:6], semantic[4:6, 0:6] = 1, 1
-    cues = np.array([[0, 1, 1], [0, 2, 5], [0, 4, 2]])
-    shared = shared_pixels(semantic, [0], cues)
-    crop = (slice(None), slice(0, 4))
-    for points in (False, True):
-        alone = pseudo_label(semantic[crop], [0], cues[[0, 2]], smallest=1, points=points)
-        assert (alone.instances[1:3] > 0).all() and (alone.instances[4:] > 0).all()
-        label = pseudo_label(semantic[crop], [0], cues[[0, 2]], smallest=1, points=points, shared=shared[crop])
-        assert not label.instances[1:3].any() and (label.instances[4:] > 0).all()
-        assert np.array_equal(label.components, alone.components), "it stays a candidate"
-        assert label.centres[label.instances[4, 0] - 1, 1:].tolist() == ([4, 2] if points else [4, 1])
