@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     arguments = parser.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
-    print(f"photographs by {arguments.method}: about 30 minutes on two cores for 320 images", flush=True)
+    print(f"photographs by {arguments.method}; `check` says how long the method itself may take", flush=True)
     try:
         results = run(arguments.method, arguments.root, arguments.weights, arguments.preset, changes)
     except UserError as error:

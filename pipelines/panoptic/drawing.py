@@ -59,7 +59,7 @@ class Painter:
             ("the proposal that fits each box", self._boxes(self._map(cues / "proposal", image, pixels), marks)),
             ("where both agree", self._boxes(self._map(cues / "agreement", image, pixels), marks)),
             *self._heat(image, pixels),
-            *((f"approximate labels after {number.name} trainings (grey: undecided)" if int(number.name) else
+            *((f"approximate labels after training {number.name} (grey: undecided)" if int(number.name) else
                "first approximate labels (grey: undecided)", self._map(number, image, pixels))
               for number in self.rounds),
             ("panoptic output", self._output(pixels, own)),

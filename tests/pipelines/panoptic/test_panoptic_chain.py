@@ -203,7 +203,7 @@ def test_figures_and_gallery(chain):
     assert {panel["split"] for panel in panels} == {"train", "val"}
     assert all((chain / "data/panoptic/gallery" / panel["picture"]).exists() for panel in panels)
     titles = {panel["title"] for panel in panels}
-    for wanted in ("GrabCut", "proposal", "both agree", "Grad-CAM", "after 2 trainings", "panoptic output"):
+    for wanted in ("GrabCut", "proposal", "both agree", "Grad-CAM", "after training 2", "panoptic output"):
         assert any(wanted in title for title in titles), wanted
 
 
