@@ -16,7 +16,6 @@ import json
 import shutil
 import signal
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.settings import nearest, read_yaml
+from stages.runtime.stage import errors_as_lines
 
 SEEDS = (0, 1, 2)
 MEASURING = {"check", "score"}
@@ -241,7 +241,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, end_with_descendants)
     path = ROOT / "metrics" / "ablation" / f"{arguments.method}.json"
-    try:
+    with errors_as_lines():
         ablation = Ablation(arguments.method, arguments.preset, arguments.rows, arguments.seeds, arguments.jobs)
         print(ablation.announce(), flush=True)
         outcomes = ablation.run()
@@ -251,12 +251,6 @@ def main() -> None:
         if ablation.compared:
             ablation.write_page(path.with_suffix(".html"), outcomes, results)
             print(f"-> {_shown(path.with_suffix('.html'))}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted; the next run goes on from the work that is done", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from stages.detector.memory import detector_step
 from stages.runtime.errors import UserError
 from stages.runtime.memory import Data, Step, step_memory, step_operations
 from stages.runtime.settings import nearest
+from stages.runtime.stage import errors_as_lines
 
 STEPS: dict[str, Callable[[Any, Data], list[Step]]] = {
     "irnet": irnet.steps, "bestie": bestie.steps, "exits": exits.steps, "wise": wise.steps, "panoptic": panoptic.steps}
@@ -84,7 +85,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_as_lines():
         main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")

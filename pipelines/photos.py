@@ -9,7 +9,6 @@ metrics/photos/<method>.json; works in a workspace of its own and leaves params.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import yaml
@@ -19,6 +18,7 @@ from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provena
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.settings import nearest, read_yaml
+from stages.runtime.stage import errors_as_lines
 
 
 def _of_large_objects(place: str) -> tuple[str, dict[str, str]]:
@@ -117,13 +117,10 @@ def main() -> None:
     arguments = parser.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     print(f"photographs by {arguments.method}; `check` says how long the method itself may take", flush=True)
-    try:
+    with errors_as_lines():
         results = run(arguments.method, arguments.root, arguments.weights, arguments.preset, changes)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    path = ROOT / "metrics" / "photos" / f"{arguments.method}.json"
-    write_json(path, results, indent=2)
+        path = ROOT / "metrics" / "photos" / f"{arguments.method}.json"
+        write_json(path, results, indent=2)
     for row, figures in results.items():
         if row != "run":
             print(row, {name: value for name, value in figures.items() if not isinstance(value, dict)})

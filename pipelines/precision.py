@@ -19,6 +19,7 @@ from pipelines.workspace import changed
 from stages.runtime.errors import UserError
 from stages.runtime.memory import Step, mixed
 from stages.runtime.settings import read_yaml, validate
+from stages.runtime.stage import errors_as_lines
 
 # What makes a step small; of the ViT 64 tokens are left.
 SMALL: dict[str, dict[str, object]] = {
@@ -66,7 +67,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_as_lines():
         main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")

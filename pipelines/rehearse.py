@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 from pipelines.rehearsal import CPU_BATCH, FOLDER, MEMORY
@@ -20,6 +19,7 @@ from pipelines.workspace import ROOT, end_with_descendants
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
 from stages.runtime.settings import nearest
+from stages.runtime.stage import errors_as_lines
 
 
 def preset_file(name: str) -> Path:
@@ -54,7 +54,7 @@ def main() -> None:
     # Here, because it imports torch: the help is quick without.
     from pipelines.rehearsal.rehearsal import Rehearsal, table
 
-    try:
+    with errors_as_lines("interrupted"):
         rehearsal = Rehearsal(preset_file(arguments.preset), arguments.method, arguments.root, arguments.batch,
                               arguments.memory and 1e9 * arguments.memory, arguments.offline)
         print(rehearsal.announce(), flush=True)
@@ -66,12 +66,6 @@ def main() -> None:
         if results["full"] and results["full"]["disk_gb"] > free:
             print(f"warning: the full run needs about {results['full']['disk_gb']:.0f} GB, and {free:.0f} GB are free "
                   f"here")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

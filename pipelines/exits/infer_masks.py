@@ -28,13 +28,13 @@ def main(params: Path) -> None:
     from stages.runtime.walk import walk_stage
 
     crops, generator, weights = settings.exits.crops, settings.exits.generator, GENERATOR / "weights.pt"
-    guided, inference = settings.exits.guided, settings.exits.inference
+    inference = settings.exits.inference
     walk_stage(__file__, params, settings.runtime, {split: read_images(path)[0] for split, path in layout.WEAK.items()},
                key=lambda image: image.key, load=lambda image: read_views(image, crops, inference.source),
                build=lambda device: mask_inference(weights, POINTS, settings.exits, device),
                inputs=[weights, POINTS, layout.IMAGES, *layout.WEAK.values()],
                parameters=[crops.side, crops.margin, generator.encoder, generator.mask_stride, generator.points,
-                           guided.enabled, guided.training, guided.inference, inference],
+                           settings.exits.guided, inference],
                output=PROBABILITIES, description="masks")
 
 

@@ -299,7 +299,8 @@ class SynthesisSettings(Settings):
     inside_box: bool = Field(True, description=(
         "cut the mask at the box, outside of which nothing belongs to the object (sec. 3.2: definite background)"))
     extreme_points: bool = Field(True, description=(
-        "the pixels of the extreme points belong to the mask in any case (sec. 3.2: a part of the true mask)"))
+        "the pixels of the extreme points belong to the mask in any case (sec. 3.2: a part of the true mask; of "
+        "annotations.extreme_points: extremenet some lie beside it)"))
 
 
 class ExitsSettings(Settings):

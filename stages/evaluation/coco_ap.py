@@ -128,6 +128,6 @@ def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
     pieces = {
         "AP": precision[..., 0], "AP50": precision[0, ..., 0], "AP75": precision[5, ..., 0],
         **{f"AP_{size}": precision[..., number] for number, size in enumerate(SIZES, start=1)},
-        "AP50_medium_and_large": precision[0, ..., 4], "AR": recall[..., 0],
+        "AP50_medium_and_large": precision[0, ..., 1 + SIZES.index("medium_and_large")], "AR": recall[..., 0],
     }
     return {name: float(piece[piece > -1].mean()) for name, piece in pieces.items() if (piece > -1).any()}

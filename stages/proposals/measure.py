@@ -11,7 +11,6 @@ reads the truth.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,10 +25,10 @@ from stages.proposals.baselines import felzenszwalb_only, selective_search_style
 from stages.proposals.hierarchy import propose
 from stages.proposals.segments import Proposals, read_proposals
 from stages.proposals.settings import HierarchySettings
-from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
 from stages.runtime.parallel import one_thread
 from stages.runtime.progress import progress
+from stages.runtime.stage import errors_as_lines
 
 NUMBERS = (10, 100, 1000)
 SMALLEST = 1024
@@ -129,10 +128,8 @@ def command() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(PROVIDERS), default=list(PROVIDERS))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    try:
+    with errors_as_lines():
         rows = compare(arguments.root, arguments.split, arguments.images, arguments.rows)
-    except UserError as error:
-        sys.exit(f"error: {error}")
     objects = rows[arguments.rows[0]]["objects"]
     print(f"{objects:.0f} objects of at least {SMALLEST} px; ABO / recall at IoU .5 / .7 [%]\n{table(rows)}")
     if arguments.output:

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.runtime.errors import UserError, printable
@@ -21,8 +22,7 @@ from stages.runtime.settings import read_yaml
 def run_stage(main: Callable[[Path], None], description: str | None, argv: Sequence[str] | None = None) -> None:
     """Run ``main(params_path)`` as a command: ``python -m <module> [--params params.yaml]``.
 
-    A ``UserError``, and a disk that is full, become one line on standard error and exit status 1. Under DVC the process
-    ends when DVC does.
+    What goes wrong is said as in ``errors_as_lines``. Under DVC the process ends when DVC does.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings file (default: %(default)s)")
@@ -30,8 +30,18 @@ def run_stage(main: Callable[[Path], None], description: str | None, argv: Seque
     quiet_libraries()
     limit_threads(arguments.params)
     die_with_dvc()
-    try:
+    with errors_as_lines():
         main(arguments.params)
+
+
+@contextmanager
+def errors_as_lines(interrupted: str = "interrupted; the next run goes on from the work that is done"
+                    ) -> Iterator[None]:
+    """Around what a command does: a ``UserError``, and a disk that is full, become one line on standard error and exit
+    status 1, an interrupt the line ``interrupted`` and 130; defects show their traceback.
+    """
+    try:
+        yield
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -43,7 +53,7 @@ def run_stage(main: Callable[[Path], None], description: str | None, argv: Seque
               f"is done is kept", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("interrupted; the next run goes on from the work that is done", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         raise SystemExit(130) from None
 
 
