@@ -166,8 +166,8 @@ class AnnotationSettings(Settings):
     extreme_points: Literal["longest_run", "extremenet"] = Field("longest_run", description=(
         "where extreme points of a mask lie: longest_run: in the middle of the longest run of pixels of the extreme "
         "row or column, always on the mask (not in the papers); extremenet: half way between the first and the last of "
-        "the mask's pixels that are within 2 % of its height or width of the extreme one, where a concave mask may have "
-        "none (EXITS sec. 4.1: as ExtremeNet)"))
+        "the mask's pixels that are within 2 % of its height or width of the extreme one, where a concave mask may "
+        "have none (EXITS sec. 4.1: as ExtremeNet)"))
     masked_images: Share | list[int | str] = Field(1.0, description=(
         "training images that are labelled in full, if kinds has masks: things, crowds and stuff; a share, or a list "
         "of image ids and file names [share] (not in the papers)"))
