@@ -1,4 +1,4 @@
-"""IRNet's training: its network, samples, losses, and the mean displacement that is subtracted afterwards."""
+"""IRNet's training: its network, samples, losses, what its displacements have learnt, and their mean, which goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.irnet.fields import fields, mean_displacement
-from pipelines.irnet.losses import relation_losses
+from pipelines.irnet.losses import displacement_errors, relation_losses
 from pipelines.irnet.network import build_irnet, trained_state
 from pipelines.irnet.samples import RelatedImages
 from pipelines.irnet.settings import IGNORE, IRNetSettings
@@ -19,6 +19,7 @@ from stages.labels.coco import category_indices, read_coco
 from stages.labels.maps import shrink_labels
 from stages.runtime import layout
 from stages.runtime.errors import UserError
+from stages.runtime.files import write_json
 from stages.runtime.training import Training
 from stages.runtime.walk import ahead
 
@@ -54,19 +55,23 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
         return {name: term * share * (chosen.displacement_factor if name.startswith("displacement") else 1.0)
                 for name, term in terms.items()}
 
+    errors: list[tuple[float, float]] = []
+
     def displacements() -> Iterator[tuple[Tensor, np.ndarray | None]]:
         """D of every training image, and its confident foreground if only that counts."""
         loaded = ahead(images, lambda image: read_tensor(layout.IMAGES / image["file_name"]), "mean displacement")
         for image, pixels in loaded:
             field, _ = fields(model, pixels.to(device), flip=False, max_pixels=chosen.max_pixels)
-            if chosen.mean_over == "all":
-                yield field, None
-            else:
-                labels = shrink_labels(samples.labels(image), settings.grid)
-                yield field, (labels > 0) & (labels != IGNORE)
+            labels = shrink_labels(samples.labels(image), settings.grid)
+            errors.append(displacement_errors(field, torch.from_numpy(labels).to(device), chosen.radius))
+            yield field, None if chosen.mean_over == "all" else (labels > 0) & (labels != IGNORE)
 
-    def subtract_mean(folder: Path) -> None:
+    def measure_and_subtract_mean(folder: Path) -> None:
+        errors.clear()
         model.displacement_mean += mean_displacement(displacements()).to(device)
+        trained, zeros = np.mean(errors, axis=0).tolist()
+        write_json(folder / "metrics.json", {"displacement_error": trained, "displacement_error_of_zeros": zeros},
+                   indent=2)
 
-    return Training(model, losses, samples, finish=subtract_mean,
+    return Training(model, losses, samples, finish=measure_and_subtract_mean,
                     state=lambda: trained_state(model, chosen))

@@ -71,3 +71,21 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
         "displacement_background": share * (sums["bg"] / n_bg).mean(),
         "boundary": -(sums["log_fg"] / (2 * n_fg) + sums["log_bg"] / (2 * n_bg) + sums["log_other"] / n_other).mean(),
     }
+
+
+@torch.no_grad()
+def displacement_errors(displacement: Tensor, labels: Tensor, radius: float) -> tuple[float, float]:
+    """Eq. 5 of one image, of its field and of a field of zeros: a field that is no better has learnt nothing.
+
+    Args:
+        displacement: (2, h, w), (dy, dx) in cells.
+        labels: (h, w) pseudo class map, as above.
+        radius: gamma of eq. 2 [cells].
+
+    Returns:
+        Both [cells], the L1 norm over both axes; 0 without confident foreground.
+    """
+    boundary = displacement.new_zeros(1, *labels.shape)
+    found = [float(relation_losses(field[None], boundary, labels[None], radius)["displacement_foreground"])
+             for field in (displacement, torch.zeros_like(displacement))]
+    return found[0], found[1]

@@ -1,11 +1,12 @@
 """Choose the best class and instance at every pixel and write the labels (section 5.2).
 
-Reads data/annotations/train_weak.json, data/irnet/cams, data/irnet/propagated and
-models/irnet/classifier/metrics.json; writes data/irnet/pseudo_labels.json (COCO instances), data/irnet/semantic/ (the
-reduced version: one PNG per image, value = category id, 0 background) and data/irnet/figures.json, the method's own
-numbers: `classifier_mAP`, mean average precision of the classifier's tags on val [%]; `instances_per_image`; and
-`fragments`, the share of the instances that are too small to train on [%]. Training images that are labelled in full
-have their given masks in labels and maps; the figures are of what IRNet makes itself.
+Reads data/annotations/train_weak.json, data/irnet/cams, data/irnet/propagated and metrics.json of the two networks;
+writes data/irnet/pseudo_labels.json (COCO instances), data/irnet/semantic/ (the reduced version: one PNG per image,
+value = category id, 0 background) and data/irnet/figures.json, the method's own numbers: `classifier_mAP`, mean average
+precision of the classifier's tags on val [%]; `instances_per_image`; `fragments`, the share of the instances that are
+too small to train on [%]; and, in the detail, `displacement_error` and `displacement_error_of_zeros`, eq. 5 of the
+training images' fields and of fields of zeros [cells]. Training images that are labelled in full have their given masks
+in labels and maps; the figures are of what IRNet makes itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipelines.irnet.masks import image_labels
 from pipelines.irnet.propagate import PROPAGATED
 from pipelines.irnet.settings import IRNetSettings
 from pipelines.irnet.train_classifier import CLASSIFIER
+from pipelines.irnet.train_irnet import IRNET
 from stages.labels import rle
 from stages.labels.coco import Entry, image_entries, read_coco, write_instances
 from stages.labels.figures import write_figures
@@ -34,6 +36,7 @@ from stages.segmentation.labels import id_map, write_semantic_png
 SEMANTIC = layout.method_data("irnet") / "semantic"
 FIGURES = layout.method_data("irnet") / "figures.json"
 CLASSIFIER_METRICS = CLASSIFIER / "metrics.json"
+NETWORK_METRICS = IRNET / "metrics.json"
 
 
 def labels(job: tuple[Entry, list[Entry] | None], folder: Path, settings: IRNetSettings,
@@ -71,7 +74,7 @@ def main(params: Path) -> None:
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     weak = read_coco(layout.WEAK["train"])
     given = given_rows(weak)
-    with Work(__file__, [CAMS, PROPAGATED, layout.WEAK["train"], CLASSIFIER_METRICS],
+    with Work(__file__, [CAMS, PROPAGATED, layout.WEAK["train"], CLASSIFIER_METRICS, NETWORK_METRICS],
               [settings.irnet.synthesis, settings.irnet.grid]) as work:
         folder = work.subfolder("semantic")
         groups = parallel_map(partial(labels, folder=folder, settings=settings.irnet, categories=weak["categories"]),
@@ -79,7 +82,8 @@ def main(params: Path) -> None:
         annotations = [annotation for group in groups for annotation in group]
         write_instances(work.path("pseudo_labels.json"), image_entries(weak["images"]), weak["categories"],
                         with_given_masks(annotations, weak))
-        write_figures(work.path("figures.json"), figures(annotations, len(weak["images"])), measured=[folder])
+        write_figures(work.path("figures.json"), figures(annotations, len(weak["images"])), measured=[folder],
+                      details=read_json(NETWORK_METRICS))
         work.publish({"semantic": SEMANTIC, "figures.json": FIGURES,
                       "pseudo_labels.json": layout.pseudo_labels("irnet")})
 

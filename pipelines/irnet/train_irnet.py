@@ -2,7 +2,8 @@
 
 Reads data/annotations/train_weak.json (images), data/irnet/relations, data/dataset/images and models/irnet/classifier
 (frozen backbone); writes models/irnet/irnet/: weights.pt, without the backbone and with the mean displacement over the
-training images (section 4.3), and curves/.
+training images (section 4.3), metrics.json (what eq. 5 is on them, for the trained field and for one of zeros) and
+curves/.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ IRNET = layout.method_models("irnet") / "irnet"
 
 
 def main(params: Path) -> None:
-    """Train and subtract the mean."""
+    """Train, measure the displacements, subtract their mean."""
     from pipelines.irnet.learning import irnet_training
     from stages.runtime.training import train_stage
 

@@ -143,7 +143,8 @@ def test_semantic_pictures(workspace, weak):
 
 
 def test_images_labelled_in_full_keep_their_masks(workspace, weak, tmp_path):
-    full = mixed(workspace, tmp_path, ["tags"], "data/irnet/cams", "data/irnet/propagated", "models/irnet/classifier")
+    full = mixed(workspace, tmp_path, ["tags"], "data/irnet/cams", "data/irnet/propagated", "models/irnet/classifier",
+                 "models/irnet/irnet")
     run("pipelines.irnet.synthesize", tmp_path)
     assert_given(workspace, tmp_path, "irnet", full)
     truth = json.loads((tmp_path / layout.TRUTH["train"]).read_text())
@@ -183,6 +184,9 @@ def test_figures(workspace, weak):
     assert figures["instances_per_image"] == pytest.approx(len(rows) / len(weak["images"]), abs=1e-3)
     assert figures["fragments"] == pytest.approx(100 * sum(row["score"] == 0 for row in rows) / len(rows), abs=0.01)
     assert list(content["measured"]) == ["semantic"]
+    network = json.loads((workspace / "models/irnet/irnet/metrics.json").read_text())
+    assert content["details"] == network
+    assert network["displacement_error_of_zeros"] > 1 and network["displacement_error"] > 0
 
 
 def test_the_mean_over_the_training_images_is_gone(workspace, weak):

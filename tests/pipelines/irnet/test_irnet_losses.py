@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from pipelines.irnet.losses import IGNORE, relation_losses
+from pipelines.irnet.losses import IGNORE, displacement_errors, relation_losses
 
 
 def line(start: tuple[int, int], end: tuple[int, int]) -> set[tuple[int, int]]:
@@ -222,3 +222,19 @@ def test_mirroring_changes_nothing():
     second = relation_losses(mirrored, boundary.flip(-1), labels.flip(-1), 5.0)
     for name in first:
         assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-9)
+
+
+def test_errors_of_a_field_and_of_zeros():
+    generator = torch.Generator().manual_seed(4)
+    field = torch.randn(2, 6, 7, generator=generator) * 3
+    labels = torch.randint(0, 4, (6, 7), generator=generator).where(torch.rand(6, 7, generator=generator) < 0.8,
+                                                                    torch.tensor(IGNORE))
+    boundary = torch.zeros(1, 6, 7)
+    for found, one in zip(displacement_errors(field, labels, 3), (field, torch.zeros_like(field)), strict=True):
+        assert found == pytest.approx(one_by_loop(one[None], boundary, labels[None], 3)["displacement_foreground"])
+    # Where every cell points at the same place, eq. 5 is 0.
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
+    ones = torch.ones(6, 7, dtype=torch.int64)
+    exact, zeros = displacement_errors(torch.stack([2 - rows, 3 - columns]), ones, 3)
+    assert exact == pytest.approx(0, abs=1e-5) and zeros > 1
+    assert displacement_errors(field, 0 * ones, 3) == (0, 0)
