@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.cues.settings import AugmentSettings, BackboneSettings
-from stages.runtime.settings import Settings, TrainingSettings
+from stages.runtime.settings import Count, Positive, Settings, TrainingSettings
 from stages.segmentation.settings import SegmentationSettings, SemanticInferenceSettings
 
 
@@ -175,13 +175,13 @@ class NetworkSettings(TrainingSettings):
     offset_unit: float = Field(1.0, gt=0, description=(
         "length of an offset for which the head says 1; more helps a network that starts from nothing [px] (not in the "
         "paper: 1)"))
-    atrous_rates: tuple[int, ...] = Field((3, 6, 9), description=(
+    atrous_rates: tuple[Count, ...] = Field((3, 6, 9), description=(
         "dilations of the spatial pyramid of decoders [cells] (not in the paper; Panoptic-DeepLab)"))
     augment: AugmentSettings = Field(AugmentSettings(crop=416, long_side=(314, 584)), description=(
         "random views (sec. 4.2: crops of 416; published code: long side 449 times 0.7 to 1.3, flip)"))
     brightness: float = Field(16.0, ge=0, description=(
         "largest change of brightness [0..255] (not in the paper; published code: 16)"))
-    contrast: tuple[float, float] = Field((0.5, 1.5), description=(
+    contrast: tuple[Positive, Positive] = Field((0.5, 1.5), description=(
         "range of the factor on contrast (not in the paper; published code)"))
     hue: float = Field(0.1, ge=0, le=0.5, description=(
         "largest change of the hue [turns] (not in the paper; published code: 36 degrees)"))
@@ -219,7 +219,7 @@ class NetworkSettings(TrainingSettings):
 class InferenceSettings(Settings):
     """From the network's outputs to instances (section 3.2; the values are not in the paper)."""
 
-    scales: tuple[float, ...] = Field((1.0,), min_length=1, description=(
+    scales: tuple[Positive, ...] = Field((1.0,), min_length=1, description=(
         "factors on the image's size (sec. 4.2: the original resolution)"))
     flip: bool | None = Field(None, description=(
         "average class probabilities and heat with those of the mirrored image; null = with points, not with tags "

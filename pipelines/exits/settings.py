@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from stages.cues.settings import MaskKind
 from stages.propagation.settings import MeanFieldSettings
-from stages.runtime.settings import Settings, TrainingSettings
+from stages.runtime.settings import Arguments, Settings, TrainingSettings
 
 MaskSource = Literal["generator", "walk"] | MaskKind
 
@@ -95,7 +95,7 @@ class EncoderSettings(Settings):
     weights: str = Field("imagenet", description=(
         "'imagenet' (timm's download, whatever the name was trained on), 'none', or a file with a state dict (sec. "
         "4.1: MAE)"))
-    arguments: dict[str, Any] = Field(default_factory=dict, description=(
+    arguments: Arguments = Field(default_factory=dict, description=(
         "further arguments of timm.create_model (not in the paper)"))
     stride: int = Field(16, ge=2, description=(
         "crop pixels per token, or per cell of a pyramid's last level [px] (sec. 4.1: 16 x 16 patches)"))

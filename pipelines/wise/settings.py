@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.cues.settings import BackboneSettings
-from stages.runtime.settings import Settings, TrainingSettings
+from stages.runtime.settings import Count, Settings, TrainingSettings
 
 
 class PeakSettings(TrainingSettings):
@@ -79,7 +79,7 @@ class NetworkSettings(TrainingSettings):
         "network (sec. 4.2: ResNet-50 of ImageNet; that batch norm is frozen is not in the paper; published code)"))
     shared: bool = Field(True, description=(
         "one backbone for both; false: one each (sec. 4.2: shared; published code trained L-Net apart)"))
-    strides: tuple[int, ...] = Field((32, 16, 8), min_length=1, description=(
+    strides: tuple[Count, ...] = Field((32, 16, 8), min_length=1, description=(
         "levels that are summed [px per cell] (sec. 4.2: as FCN8)"))
     width: int = Field(0, ge=0, description=(
         "channels in which levels are summed and mixed by 3x3 convolutions; 0 = no mixing, the sum itself is the "

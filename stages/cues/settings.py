@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.runtime.settings import Settings, TrainingSettings
+from stages.runtime.settings import Arguments, Positive, Settings, TrainingSettings
 
 MaskKind = Literal["box", "ellipse", "grabcut", "grabcut_points"]
 """Masks without learning, see ``stages.cues.simple_masks.simple_mask``."""
@@ -19,7 +19,7 @@ class BackboneSettings(Settings):
     weights: str = Field("imagenet", description="'imagenet' (timm's download), 'none', or a file with a state dict "
                                                  "(IRNet: ImageNet)")
     stride: int = Field(16, ge=2, description="image pixels per cell of the last feature map [px] (IRNet sec. 3: 16)")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model, e.g. "
+    arguments: Arguments = Field(default_factory=dict, description="further arguments of timm.create_model, e.g. "
                                                                         "pad_type or channels (not in the paper)")
     freeze_batch_norm: bool = Field(False, description="keep batch-norm statistics and scales as loaded "
                                                        "(not in the paper)")
@@ -60,7 +60,7 @@ class CamSettings(ViewSettings):
     """Inference of class attention maps (IRNet eq. 1)."""
 
     flip: bool = Field(True, description="also look at the mirrored image (not in the paper; published code)")
-    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1, description=(
+    scales: tuple[Positive, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1, description=(
         "factors on the image's size (not in the paper; published code)"))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.runtime.settings import Settings
+from stages.runtime.settings import Arguments, Count, Positive, Settings
 
 Side = Annotated[int, Field(ge=16, le=8192)]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -82,11 +82,11 @@ class TorchvisionSettings(Settings):
 
     backbone: str = Field(
         "resnet50", description="timm model that can give feature maps (IRNet section 6.3: ResNet-50)")
-    backbone_arguments: dict[str, Any] = Field(
+    backbone_arguments: Arguments = Field(
         default_factory=dict, description="passed to timm.create_model, e.g. channels of a narrow ResNet")
     weights: str = Field(
         "imagenet", description="imagenet (timm's download), none, or a file with the backbone's state dict")
-    levels: tuple[int, ...] = Field(
+    levels: tuple[Count, ...] = Field(
         (4, 8, 16, 32), min_length=1, description="strides of the feature maps under the FPN [px] (Mask R-CNN: FPN)")
     extra_level: bool = Field(True, description="one coarser, pooled level for the RPN alone (FPN section 4.1)")
     batch_norm: Literal["frozen", "train"] = Field(
@@ -95,10 +95,10 @@ class TorchvisionSettings(Settings):
         0, ge=0, description="the backbone's layers up to the feature map of this stride keep their weights, 0 = none; "
                              "saves half the time on a CPU [px] (Detectron2 model zoo: 4)")
     fpn_channels: Width = Field(256, description="channels of the FPN's maps (FPN section 3)")
-    anchor_sizes: tuple[float, ...] = Field(
+    anchor_sizes: tuple[Positive, ...] = Field(
         (32, 64, 128, 256, 512), min_length=1,
         description="anchor size of each RPN level, in pixels of the network's input [px] (FPN section 4.1)")
-    aspect_ratios: tuple[float, ...] = Field(
+    aspect_ratios: tuple[Positive, ...] = Field(
         (0.5, 1.0, 2.0), min_length=1, description="height over width of the anchors (Faster R-CNN section 3.1.1)")
     rpn_samples: int = Field(256, ge=2, description="anchors per image in the RPN's loss (Faster R-CNN section 3.1.2)")
     proposals: int = Field(1000, ge=1, description="proposals of an image after suppression (FPN section 4.2)")

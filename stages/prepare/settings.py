@@ -45,6 +45,10 @@ class ShapesSettings(Settings):
     def _sizes_in_order(self) -> ShapesSettings:
         if self.smallest > self.largest:
             raise ValueError(f"smallest ({self.smallest}) is larger than largest ({self.largest})")
+        side = self.largest * min(self.width, self.height)
+        if self.min_pixels > side**2:
+            raise ValueError(f"min_pixels ({self.min_pixels}) is more than any object has: largest ({self.largest:g}) "
+                             f"is {side:.0f} px here")
         return self
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.runtime import layout
-from stages.runtime.settings import Settings
+from stages.runtime.settings import Count, Settings
 
 
 class RankSettings(Settings):
@@ -52,9 +52,9 @@ class HierarchySettings(Settings):
     max_pixels: int = Field(409600, ge=64, description=(
         "larger images are made smaller for the regions; the masks have the image's size [pixels] (not in the "
         "papers)"))
-    pair_cuts: tuple[int, ...] = Field((10, 20, 40, 80), description=(
+    pair_cuts: tuple[Count, ...] = Field((10, 20, 40, 80), description=(
         "numbers of regions at which two neighbours are joined (not in the papers)"))
-    triplet_cuts: tuple[int, ...] = Field((10, 20, 40), description=(
+    triplet_cuts: tuple[Count, ...] = Field((10, 20, 40), description=(
         "numbers of regions at which three neighbours are joined (not in the papers)"))
     smallest: float = Field(0.001, ge=0, lt=1, description="smallest proposal [share of the image] (not in the papers)")
     largest: float = Field(0.95, gt=0, le=1, description="largest proposal [share of the image] (not in the papers)")

@@ -10,7 +10,16 @@ from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from stages.runtime.errors import UserError, summarise
@@ -37,6 +46,21 @@ class Settings(BaseModel):
             raise ValueError("a text that can name a file was expected: no null character, no half of a character, at "
                              "most 255 bytes between slashes")
         return value
+
+
+def _finite(value: Any) -> Any:
+    """The value, if no number in it, however deep, is infinite or none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("input should be a finite number")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(item)
+    return value
+
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Keyword arguments of a library's function."""
 
 
 def _is_plain(text: str) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from stages.cues.settings import AugmentSettings, BackboneSettings
-from stages.runtime.settings import Settings, TrainingSettings
+from stages.runtime.settings import Count, Positive, Settings, TrainingSettings
 
 
 class FeatureSettings(Settings):
@@ -27,7 +27,7 @@ class FeatureSettings(Settings):
     decoder_norm: Literal["batch", "frozen", "group"] = Field(
         "batch", description="normalisation in the decoder: batch statistics, batch norm as it was initialised or "
                              "loaded (for batches of one image), or groups of channels (panoptic: frozen)")
-    atrous_rates: tuple[int, int, int] = Field(
+    atrous_rates: tuple[Count, Count, Count] = Field(
         (6, 12, 18), description="dilations of deeplabv3plus [cells] (DeepLabV3+: at stride 16; twice that at 8)")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of decoder features dropped (not in the papers)")
 
@@ -55,7 +55,7 @@ class SegmentationSettings(FeatureSettings, TrainingSettings):
 class SemanticInferenceSettings(Settings):
     """How a trained network looks at an image of any size."""
 
-    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    scales: tuple[Positive, ...] = Field(
         (1.0,), min_length=1, description="factors on the image's size (panoptic: a single scale)")
     flip: bool = Field(False, description="also look at the mirrored image (not in the papers)")
     max_pixels: int = Field(1024 * 512, ge=64 * 64, description="most pixels of a view that is looked at at once; a "

@@ -119,9 +119,9 @@ def spoil_segmentation(random: Random, value: Any, height: int, width: int) -> A
                                                   [float(height), float(width)], [height, width, 1], [str(height),
                                                                                                       width]])
     way = random.randrange(7)
-    if way == 0 and isinstance(value, list) and value and isinstance(value[0], list) and value[0]:
+    if way == 0 and isinstance(value, list) and any(isinstance(item, list) and item for item in value):
         changed = copy.deepcopy(value)
-        polygon = random.choice([item for item in changed if item])
+        polygon = random.choice([item for item in changed if isinstance(item, list) and item])
         for _ in range(random.choice([1, 1, 2, len(polygon)])):
             polygon[random.randrange(len(polygon))] = far
         return changed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import cv2
 import numpy as np
 import pytest
@@ -71,8 +69,8 @@ def test_number_of_objects_can_be_set() -> None:
 
 
 def test_objects_that_can_never_be_large_enough_are_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"dataset\.shapes: 200 scenes had no object that shows 100000 pixels"):
-        render(0, 0, ShapesSettings(min_pixels=100_000))
+    with pytest.raises(UserError, match=r"dataset\.shapes: 200 scenes had no object that shows 4700 pixels"):
+        render(0, 0, ShapesSettings(min_pixels=4700))  # a square of 69 px has 4761
 
 
 def test_min_pixels_is_kept() -> None:
@@ -144,15 +142,8 @@ def test_colours_of_classes_and_background_overlap(scenes: list[tuple[np.ndarray
             assert np.minimum(shares[number], shares[other]).sum() > 0.5
 
 
-def test_fast_enough() -> None:
-    render(0, 0, SETTINGS)
-    start = time.process_time()
-    for index in range(20):
-        render(index, 0, SETTINGS)
-    assert (time.process_time() - start) / 20 < 0.12  # about 0.02 s on an idle core
-
-
-@pytest.mark.parametrize("wrong", [{"width": 8}, {"smallest": 0.6, "largest": 0.5}, {"objects": 3}, {"noise": -1}])
+@pytest.mark.parametrize("wrong", [{"width": 8}, {"smallest": 0.6, "largest": 0.5}, {"objects": 3}, {"noise": -1},
+                                   {"min_pixels": 5000}])
 def test_settings_refuse_what_cannot_work(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         ShapesSettings(**wrong)  # type: ignore[arg-type]

@@ -4,7 +4,17 @@ import pytest
 from pydantic import Field, model_validator
 
 from stages.runtime.errors import UserError
-from stages.runtime.settings import RuntimeSettings, Settings, load_settings, nearest, read_yaml, validate
+from stages.runtime.settings import (
+    Arguments,
+    Count,
+    Positive,
+    RuntimeSettings,
+    Settings,
+    load_settings,
+    nearest,
+    read_yaml,
+    validate,
+)
 
 
 class Inner(Settings):
@@ -22,6 +32,9 @@ class Outer(Settings):
     pair: tuple[int, int] = Field((1, 2), description="two numbers")
     sides: tuple[Annotated[int, Field(ge=16)], ...] = Field((32,), min_length=1, description="sides")
     layers: list[Inner] = Field([], description="layers")
+    arguments: Arguments = Field({}, description="arguments")
+    scales: tuple[Positive, ...] = Field((1.0,), description="scales")
+    strides: tuple[Count, ...] = Field((1,), description="strides")
     named: dict[str, Inner] = Field({}, description="by name")
 
     @model_validator(mode="after")
@@ -77,7 +90,7 @@ def test_only_the_named_sections_are_read(load):
     ("outer: {maybe: {rat: 3}}", "params.yaml: outer.maybe.rat: unknown key; did you mean 'rate'?"),
     ("outer: {layers: [{}, {rat: 3}]}", "params.yaml: outer.layers.1.rat: unknown key; did you mean 'rate'?"),
     ("outer: {named: {first: {rat: 3}}}", "params.yaml: outer.named.first.rat: unknown key; did you mean 'rate'?"),
-    ("outer: {zzz: 3}", "params.yaml: outer.zzz: unknown key (allowed: epochs, flip, inner, layers, limit, maybe"),
+    ("outer: {zzz: 3}", "params.yaml: outer.zzz: unknown key (allowed: arguments, epochs, flip, inner, layers, limit"),
     ("outer: {epochs: many}", "params.yaml: outer.epochs: input should be a valid integer"),
     ("outer: {epochs: many}", "found 'many'"),
     ("outer: {epochs: 0}", "params.yaml: outer.epochs: input should be greater than or equal to 1, found 0"),
@@ -85,6 +98,10 @@ def test_only_the_named_sections_are_read(load):
     ("outer: {split: false}", "params.yaml: outer.split: input should be a number, found False"),
     ("outer: {flip: 3}", "params.yaml: outer.flip: input should be a valid boolean"),
     ("outer: {inner: {rate: .nan}}", "params.yaml: outer.inner.rate: input should be a finite number, found nan"),
+    ("outer: {arguments: {widths: [8, {a: .nan}]}}", "params.yaml: outer.arguments: input should be a finite number"),
+    ("outer: {arguments: {width: -.inf}}", "params.yaml: outer.arguments: input should be a finite number"),
+    ("outer: {scales: [1, 0]}", "params.yaml: outer.scales.1: input should be greater than 0, found 0"),
+    ("outer: {strides: [0]}", "params.yaml: outer.strides.0: input should be greater than or equal to 1, found 0"),
     ("outer: {inner: {kind: adam}}", "params.yaml: outer.inner.kind: input should be 'sgd' or 'adamw', found 'adam'"),
     ("outer: {inner: {kind: adam}}", "did you mean 'adamw'?"),
     ("outer: {inner: 5}", "params.yaml: outer.inner: a mapping of keys was expected, found 5"),
