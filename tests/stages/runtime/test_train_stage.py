@@ -1,20 +1,16 @@
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import staged
 import torch
+from agents import run_two
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from linear_training import losses
 from staged import CPU, OUTPUT, SETTINGS, clone, in_turn, train
 
 from stages.runtime import fingerprint, training
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -115,11 +111,7 @@ def test_two_trainings_of_one_stage_go_on_where_they_were(stage, kills):
 
 def test_two_processes_walk_and_train_in_turn(stage, tmp_path):
     for mode in ("train", "in_turn"):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        result = subprocess.run(
-            [*command, staged.__file__, mode], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-        assert result.returncode == 0, result.stderr
+        run_two(staged.__file__, mode, cwd=tmp_path)
     weights = [(folder / "weights.pt").read_bytes() for folder in (OUTPUT, Path("first"), Path("second"))]
     assert weights[0] == weights[1] == weights[2]
 

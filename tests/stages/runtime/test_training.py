@@ -1,20 +1,16 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import linear_training
 import numpy as np
 import pytest
 import torch
+from agents import run_two
 from linear_training import CPU, SLOPE, Partly, Points, losses, model, partly_losses, train
 from torch import nn
 
 from stages.runtime import optimisation, training
 from stages.runtime.curves import cut_rows
 from stages.runtime.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def _same(first: nn.Module, second: nn.Module) -> bool:
@@ -192,15 +188,12 @@ def test_optimizers():
     assert optimisation.make_optimizer("sgd", model().parameters(), 0.1, 0.0).defaults["momentum"] == 0.9
 
 
-def test_two_processes_train_the_same_network(tmp_path):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_train_the_same_network(tmp_path, machines):
     """Also where a layer is never used, and where a process's share of a batch teaches nothing to another."""
     alone = {"work": train(tmp_path / "alone"), "partly": train(tmp_path / "other", Partly(), partly_losses)}
     assert not torch.equal(alone["partly"].rare.weight, Partly().rare.weight)
-    result = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         linear_training.__file__, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    assert result.returncode == 0, result.stderr
+    run_two(linear_training.__file__, str(tmp_path), machines=machines)
     for name, network in alone.items():
         for rank in (0, 1):
             found = torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True)

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -9,6 +6,7 @@ import numpy as np
 import pytest
 import staged
 import torch
+from agents import run_two
 from staged import clone, walk_all
 
 from stages.runtime import fingerprint
@@ -16,7 +14,6 @@ from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, read_npz
 from stages.runtime.walk import ahead
 
-ROOT = Path(__file__).resolve().parents[3]
 NAMES = {"a": [1, 2, 3], "b": [4, 5]}
 
 
@@ -84,12 +81,9 @@ def test_nothing_to_look_at(stage):
     assert built == []
 
 
-def test_two_processes_share_the_items(stage, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", staged.__file__, "walk"],
-        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    assert result.returncode == 0, result.stderr
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_share_the_items(stage, tmp_path, machines):
+    run_two(staged.__file__, "walk", machines=machines, cwd=tmp_path)
     assert _values() == EXPECTED
     ranks = {path.stem: int(read_npz(path)["value"][1]) for path in Path("out").rglob("*.npz")}
     assert ranks == {"1": 0, "2": 1, "3": 0, "4": 1, "5": 0}
