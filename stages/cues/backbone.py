@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stages.cues.settings import BackboneSettings
 from stages.runtime.errors import UserError
+from stages.runtime.weights import read_state
 
 # Mean and standard deviation of ImageNet's RGB values in 0..1, which timm's weights expect.
 _MEAN = (0.485, 0.456, 0.406)
@@ -203,26 +204,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: these weights do not fit {type(model).__name__} ({len(problems)} differences: "
                         f"{'; '.join(problems[:3])}); check the backbone's name and arguments")
     model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict with ``weights_only=True``.
-
-    Raises:
-        UserError: missing, unreadable, or not a mapping of names to tensors.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file") from None
-    except Exception as error:  # torch raises many kinds here: pickle, zip, key and runtime errors
-        raise UserError(f"{path}: cannot be read as PyTorch weights ({str(error).splitlines()[0]})") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: a state dict (names to tensors) was expected")
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 _PROBE = 256

@@ -43,6 +43,7 @@ from stages.runtime.parallel import loader_count
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import quiet_libraries
 from stages.runtime.together import wait_for_all
+from stages.runtime.weights import load_weights
 
 
 def check(settings: DetectorSettings) -> None:
@@ -204,7 +205,7 @@ def load(weights: Path, settings: DetectorSettings, classes: int, predict: Detec
     _quiet()
     cfg = config(settings.model_copy(update={"predict": predict}), classes, str(devices.resolve(runtime.device)), masks)
     model = build_model(cfg).eval()
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
+    load_weights(weights, model, "model")
     return Predictor(model, cfg.INPUT.FORMAT == "BGR", predict)
 
 

@@ -26,6 +26,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from stages.detector.crowds import COVER, crowd_cover, outside_crowds
 from stages.detector.settings import DetectorPredictSettings, TorchvisionSettings
 from stages.runtime.errors import UserError
+from stages.runtime.weights import read_state
 
 Results = dict[str, Tensor] | list[dict[str, Tensor]]
 """Losses in training, otherwise what was found in each image."""
@@ -163,13 +164,9 @@ def load_backbone(body: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{key}: no such file: {path}; give a file, 'imagenet' or 'none'")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        raise UserError(f"{key}: {path} is no torch state dict ({str(error).splitlines()[0]})") from None
-    for wrapper in ("state_dict", "model"):
-        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{key}: {path} holds no mapping of names to tensors")
+        state = read_state(path)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
     own = body.state_dict()
     # timm's feature extractors may flatten "layer1.0" and the like to "layer1_0".
     found = {name: state.get(name, state.get(_unflattened(name))) for name in own}

@@ -30,7 +30,7 @@ from stages.runtime.parallel import loader_count
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings, TrainingSettings
 from stages.runtime.together import wait_for_all
-from stages.runtime.weights import State, save_weights
+from stages.runtime.weights import State, save_weights, why_unreadable
 from stages.runtime.work import Work
 
 Batch = Any
@@ -368,7 +368,11 @@ def _restore(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.opti
     """Load a checkpoint if there is one; gives the number of steps done, and the losses that no row holds yet."""
     if not path.exists():
         return 0, {}
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds here: pickle, zip, key and runtime errors
+        raise UserError(f"{path}: cannot be read as a checkpoint ({why_unreadable(error)}); delete it, and the "
+                        f"training begins anew") from None
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     optimizer.load_state_dict(state["optimizer"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,7 @@ def load_weights(path: Path, module: nn.Module, name: str | None = None, without
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the stage that writes it has not run (`dvc repro`)") from None
     except Exception as error:  # torch raises many kinds here: pickle, zip, key and runtime errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights ({reason}); {remedy}") from None
+        raise UserError(f"{path}: cannot be read as weights ({why_unreadable(error)}); {remedy}") from None
     if name is not None:
         state = state.get(name) if isinstance(state, dict) else None
     own = {key: value for key, value in module.state_dict().items() if without is None or not key.startswith(without)}
@@ -67,6 +68,36 @@ def load_weights(path: Path, module: nn.Module, name: str | None = None, without
         raise UserError(f"{path}: does not fit the network that the settings ask for ({len(problems)} differences: "
                         f"{'; '.join(problems[:3])}); {remedy}")
     module.load_state_dict(state, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict with ``weights_only=True``.
+
+    Raises:
+        UserError: missing, unreadable, or not a mapping of names to tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file") from None
+    except Exception as error:  # torch raises many kinds here: pickle, zip, key and runtime errors
+        raise UserError(f"{path}: cannot be read as PyTorch weights ({why_unreadable(error)})") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: a state dict (names to tensors) was expected")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why ``torch.load`` refused a file, without its advice to read what may run code."""
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        return f"it holds {found[1]}, and nothing but tensors is read" if found else "it is no file of torch.save"
+    if isinstance(error, EOFError):
+        return "it is empty, or cut"
+    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _alike(stored: Tensor, own: Tensor) -> bool:

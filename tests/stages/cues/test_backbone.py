@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.cues.backbone import Backbone, BackboneSettings, Grid, grid_of, load_weights, read_state, resample
+from stages.cues.backbone import Backbone, BackboneSettings, Grid, grid_of, load_weights, resample
 from stages.runtime.errors import UserError
 
 NARROW = {"name": "resnet10t", "weights": "none", "arguments": {"channels": [8, 8, 16, 16], "stem_width": 8}}
@@ -231,20 +231,6 @@ def test_weights_that_do_not_fit(tmp_path, change, message):
         load_weights(target, saved(path, change(small().state_dict())))
     assert str(path) in str(error.value)
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
-
-
-def test_files_that_are_no_weights(tmp_path):
-    with pytest.raises(UserError, match="no such weights file"):
-        read_state(tmp_path / "absent.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match="text.pth"):
-        read_state(tmp_path / "text.pth")
-    for content in ([1, 2], {"epoch": 3, "lr": 0.1}, torch.zeros(3)):
-        with pytest.raises(UserError, match="state dict"):
-            read_state(saved(tmp_path / "other.pth", content))
-    torch.save(small(), tmp_path / "whole.pth")  # a pickled module is code, not weights
-    with pytest.raises(UserError, match="whole.pth"):
-        read_state(tmp_path / "whole.pth")
 
 
 def test_backbone_from_a_weights_file(tmp_path):

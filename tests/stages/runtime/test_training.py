@@ -82,6 +82,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, kill_at, checkpo
         assert steps == sorted(set(steps))
 
 
+def test_a_damaged_checkpoint_is_a_sentence(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be read as a checkpoint .*delete it"):
+        train(tmp_path)
+
+
 def test_a_finished_training_is_not_done_again(tmp_path):
     first = train(tmp_path)
     steps = _steps(tmp_path)

@@ -1,10 +1,12 @@
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from stages.runtime.ema import Teacher
 from stages.runtime.errors import UserError
-from stages.runtime.weights import load_weights, save_weights
+from stages.runtime.weights import load_weights, read_state, save_weights
 
 
 @pytest.fixture
@@ -54,6 +56,31 @@ def test_what_does_not_fit_is_named(tmp_path, network, change, message):
     with pytest.raises(UserError, match=message):
         load_weights(tmp_path / "w.pt", network)
     assert torch.equal(network[0].weight, before)
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    (b"no weights", "it is no file of torch.save"), (b"", "it is empty, or cut"), (pickle.dumps(print), "torch.save"),
+])
+def test_files_that_are_no_weights(tmp_path, content, why):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(UserError, match=rf"w.pth: cannot be read as PyTorch weights \(.*{why}") as caught:
+        read_state(tmp_path / "w.pth")
+    assert "arbitrary code" not in str(caught.value), "torch advises to run it"
+
+
+def test_state_dicts_of_others(tmp_path):
+    with pytest.raises(UserError, match="no such weights file"):
+        read_state(tmp_path / "absent.pth")
+    for content in ([1, 2], {"epoch": 3, "lr": 0.1}, torch.zeros(3)):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(UserError, match="other.pth: a state dict"):
+            read_state(tmp_path / "other.pth")
+    torch.save(nn.Linear(1, 1), tmp_path / "whole.pth")  # a pickled module is code, not weights
+    with pytest.raises(UserError, match="it holds torch.nn.modules.linear.Linear, and nothing but tensors"):
+        read_state(tmp_path / "whole.pth")
+    for wrapper in ("state_dict", "model"):
+        torch.save({wrapper: {"module.weight": torch.ones(2)}, "epoch": 3}, tmp_path / "wrapped.pth")
+        assert list(read_state(tmp_path / "wrapped.pth")) == ["weight"]
 
 
 def test_damaged_and_missing_files(tmp_path, network):
