@@ -198,33 +198,6 @@ def nearest_centre(target_y: Tensor, target_x: Tensor, group: Tensor, centre_gro
     return found
 
 
-def nearest_point(target_y: Tensor, target_x: Tensor, group: Tensor, component: Tensor, owner: Tensor, inside: Tensor,
-                  y: Tensor, x: Tensor, groups: int, components: int) -> Tensor:
-    """``nearest_centre`` where a component that has points of its own shares its pixels among them alone.
-
-    Args:
-        target_y, target_x: (P,) where the pixels' offsets point.
-        group: (P,) in 0..groups - 1: an image's class, whose points share the pixels of components without a point.
-        component: (P,) the pixel's component in 1..components, or 0 for none.
-        owner: (n,) group of each point, ascending.
-        inside: (n,) component of its class that a point lies in, or 0.
-        y, x: (n,) points.
-        groups, components: how many.
-
-    Returns:
-        (P,) index of a point; -1 where the group has none.
-    """
-    within = inside.nonzero()[:, 0]
-    own = torch.zeros(components + 1, dtype=torch.bool, device=inside.device).index_fill(0, inside[within], True)
-    rows = torch.cat([torch.arange(len(owner), device=owner.device), within])
-    key = torch.cat([owner, groups + inside[within]])
-    order = key.argsort(stable=True)
-    rows, key = rows[order], key[order]
-    found = nearest_centre(target_y, target_x, torch.where(own[component], groups + component, group), key, y[rows],
-                           x[rows], groups + components + 1)
-    return found if len(rows) == 0 else torch.where(found < 0, found, rows[found.clamp(min=0)])
-
-
 def _unravel(at: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
     """Image, row and column of indices into flattened (B, H, W) maps."""
     area, width = shape[1] * shape[2], shape[2]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.bestie.centres import find_centres, nearest_centre, nearest_point
+from pipelines.bestie.centres import find_centres, nearest_centre
 from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import InferenceSettings
 from pipelines.bestie.transfer import candidate_components
@@ -117,8 +117,8 @@ def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings:
 
 
 @torch.no_grad()
-def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, known: np.ndarray | None = None,
-                    smallest: int | None = None) -> Instances:
+def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, known: np.ndarray | None = None
+                    ) -> Instances:
     """The same where the objects' points are known (section 4.3): each pixel of a class goes to one of its points.
 
     A score is the mean class probability of the mask. A point whose class no pixel goes to has no instance.
@@ -128,7 +128,6 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, kno
         offset: (2, H, W) as (dy, dx) [px].
         points: (n, 3) rows (class index, y, x) in pixels of the image.
         known: as in ``group_instances``.
-        smallest: if given, a component of at least as many pixels with points in it is shared among these alone [px].
     """
     points = np.asarray(points, np.int64).reshape(-1, 3)
     order = np.argsort(points[:, 0], kind="stable")
@@ -137,12 +136,7 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, kno
     category, at_y, at_x = torch.from_numpy(points).to(offset.device).unbind(1)
     y, x = (best > 0).nonzero(as_tuple=True)
     shift = offset[:, y, x]
-    components = np.zeros(semantic.shape, np.int32) if smallest is None else candidate_components(
-        semantic, set(points[:, 0].tolist()), smallest)
-    numbers = torch.from_numpy(components).long().to(offset.device)
-    inside = torch.where(best[at_y, at_x] == category + 1, numbers[at_y, at_x], 0)
-    instance = nearest_point(y + shift[0], x + shift[1], best[y, x] - 1, numbers[y, x], category, inside, at_y, at_x,
-                             len(probability) - 1, int(components.max(initial=0)))
+    instance = nearest_centre(y + shift[0], x + shift[1], best[y, x] - 1, category, at_y, at_x, len(probability) - 1)
     area = torch.bincount(instance, minlength=len(points))
     mean = torch.zeros(len(points), dtype=torch.float64, device=offset.device)
     mean.index_add_(0, instance, probability[best[y, x], y, x].double())

@@ -113,8 +113,7 @@ def guidance(outputs: Outputs, batch: Mapping[str, Tensor], classes: int,
                             batch["semantic"] > 0 if points else None)
     refined: Targets | None = None
     if refine and points:
-        parts = batch["components"] if settings.network.refinement.within == "component" else None
-        refined = point_targets(offset, batch["semantic"], batch["centres"], classes, sigma, parts)
+        refined = point_targets(offset, batch["semantic"], batch["centres"], classes, sigma)
     elif refine:
         refined = refined_targets(heat, offset, logits, batch["semantic"], batch["components"],
                                   settings.network.refinement, sigma)

@@ -86,8 +86,7 @@ def current_labels(model: BestieNetwork, samples: LabelledCrops, images: Sequenc
             batch = {name: value[None].to(device) for name, value in sample.items()}
             logits, heat, offset = model(batch["image"])
             if settings.cues.source == "points":
-                parts = batch["components"] if settings.network.refinement.within == "component" else None
-                grouped = point_instances(offset, batch["semantic"], batch["centres"], len(category_ids), parts)
+                grouped = point_instances(offset, batch["semantic"], batch["centres"], len(category_ids))
             else:
                 grouped = refined_instances(heat, offset, logits, batch["semantic"], batch["components"],
                                             settings.network.refinement)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.bestie.centres import find_centres, nearest_centre, nearest_point, number_over_batch
+from pipelines.bestie.centres import find_centres, nearest_centre, number_over_batch
 from pipelines.bestie.settings import RefinementSettings
 from pipelines.bestie.targets import Targets, gaussian_maps
 
@@ -85,13 +85,11 @@ def refined_instances(heat: Tensor, offset: Tensor, logits: Tensor, semantic: Te
 
 
 @torch.no_grad()
-def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int, sigma: float,
-                  components: Tensor | None = None) -> Targets:
+def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int, sigma: float) -> Targets:
     """The same where the objects' points are known (section 4.3): the foreground of a class is shared by its points.
 
-    Pixels go to the point of their class that their offset points nearest to, across components or, if these are
-    given, among the points of their own component where it has any, with weight 1; offsets aim at it, and Gaussians
-    stand at all points.
+    Pixels go to the point of their class that their offset points nearest to, across components, with weight 1;
+    offsets aim at it, and Gaussians stand at all points.
 
     Args:
         offset: (B, 2, H, W) as (dy, dx) [px], network output.
@@ -99,11 +97,10 @@ def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int
         points: (B, n, 3) int64 rows (class index, y, x); rows of -1 fill up.
         classes: how many.
         sigma: of the Gaussians [px].
-        components: (B, H, W) numbers of its components, from 1 in each image; each of one class.
     """
     count, height, width = semantic.shape
-    targets = _targets(point_instances(offset, semantic, points, classes, components),
-                       torch.Size((count, classes, height, width)), sigma)
+    targets = _targets(point_instances(offset, semantic, points, classes), torch.Size((count, classes, height, width)),
+                       sigma)
     flat = points.flatten(0, 1)
     image = torch.arange(count, device=points.device).repeat_interleave(points.shape[1])
     heat = gaussian_maps(image, flat[:, 0], flat[:, 1], flat[:, 2], (count, classes, height, width), sigma)
@@ -111,8 +108,7 @@ def point_targets(offset: Tensor, semantic: Tensor, points: Tensor, classes: int
 
 
 @torch.no_grad()
-def point_instances(offset: Tensor, semantic: Tensor, points: Tensor, classes: int, components: Tensor | None = None
-                    ) -> Grouped:
+def point_instances(offset: Tensor, semantic: Tensor, points: Tensor, classes: int) -> Grouped:
     """The instances behind ``point_targets``, whose arguments it takes."""
     offset = offset.float()
     image = torch.arange(len(points), device=points.device).repeat_interleave(points.shape[1])
@@ -127,11 +123,8 @@ def point_instances(offset: Tensor, semantic: Tensor, points: Tensor, classes: i
     known = semantic.long().clamp(min=0)
     pixels = _pixels(shared.gather(1, known.flatten(1)).view_as(known), (known - 1).clamp(min=0))
     shift = offset[pixels.image, :, pixels.y, pixels.x]
-    numbers, most = number_over_batch(torch.zeros_like(known) if components is None else components)
-    inside = torch.where(known[image, y, x] == category + 1, numbers[image, y, x], 0)
-    instance = nearest_point(pixels.y + shift[:, 0], pixels.x + shift[:, 1], pixels.image * classes + pixels.category,
-                             numbers[pixels.image, pixels.y, pixels.x], owner, inside, y, x, len(points) * classes,
-                             most)
+    instance = nearest_centre(pixels.y + shift[:, 0], pixels.x + shift[:, 1], pixels.image * classes + pixels.category,
+                              owner, y, x, len(points) * classes)
     return Grouped(pixels, instance, y, x, torch.ones_like(y, dtype=torch.float32))
 
 

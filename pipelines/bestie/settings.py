@@ -150,10 +150,6 @@ class RefinementSettings(Settings):
     weight: Literal["heat", "heat_class"] = Field("heat", description=(
         "weight of a label: the heat at its centre, or that times its mean class probability (eq. 2: heat; published "
         "code: heat_class)"))
-    within: Literal["class", "component"] = Field("class", description=(
-        "what the pixels of a component of the map are shared among where points are known, here and at inference: all "
-        "points of their class in the image, or the component's own where it has any (sec. 4.3 does not say; published "
-        "code: class)"))
 
 
 class NetworkSettings(TrainingSettings):

@@ -127,8 +127,8 @@ def refined(heat, offset, probability, semantic, components, settings, sigma):
     return result
 
 
-def by_points(offset, semantic, points, classes, sigma, components=None):
-    """One image with known points; with components, those that have a point of their class share their own alone."""
+def by_points(offset, semantic, points, classes, sigma):
+    """One image with known points."""
     result = empty(classes, semantic.shape)
     for category in range(classes):
         own = [(int(y), int(x)) for index, y, x in points if index == category]
@@ -138,9 +138,5 @@ def by_points(offset, semantic, points, classes, sigma, components=None):
             continue
         for y, x in np.argwhere(semantic == category + 1):
             pixel = (int(y), int(x))
-            near = [] if components is None or not components[pixel] else [
-                (v, u) for v, u in own
-                if components[v, u] == components[pixel] and semantic[v, u] == category + 1]
-            centres = near or own
-            paint(result[1], result[2], [[pixel]], [centres[nearest(pixel, offset, centres)]], [1])
+            paint(result[1], result[2], [[pixel]], [own[nearest(pixel, offset, own)]], [1])
     return result

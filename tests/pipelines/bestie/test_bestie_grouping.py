@@ -145,21 +145,6 @@ def test_points_share_the_foreground_of_their_class():
     assert not none.labels.any() and none.scores.shape == (0,)
 
 
-def test_points_share_their_component_where_it_has_any():
-    probability = torch.zeros(2, 3, 12)
-    probability[0], probability[1, :, :4], probability[1, :, 6:9], probability[1, 0, 11] = 0.5, 0.8, 0.8, 0.8
-    offset = torch.zeros(2, 3, 12)
-    offset[1, :, 6:9] = -6.0  # the second component's pixels point into the first
-    points = np.array([[0, 1, 1], [0, 1, 7]])
-    found = group_to_points(probability, offset, points)
-    assert found.categories.tolist() == [0, 0] and (found.labels[:, 6:9] == 1).all()
-    own = group_to_points(probability, offset, points, smallest=4)
-    assert (own.labels[:, :4] == 1).all() and (own.labels[:, 6:9] == 2).all()
-    assert own.labels[0, 11] == 2, "a component without a point goes to any of its class"
-    coarse = group_to_points(probability, offset, points, smallest=10)
-    assert (coarse.labels[:, :4] == 1).all() and (coarse.labels[:, 6:9] == 1).all(), "too small to be a component"
-
-
 def test_a_known_map_is_the_foreground():
     """The probabilities say nothing of where a class is; they still score it."""
     probability, heat, offset = scene()

@@ -250,21 +250,18 @@ def test_nearest_centre_of_many():
         assert int(found[index]) == (int(own[squares.argmin()]) if len(own) else -1)
 
 
-@pytest.mark.parametrize("within", ["class", "component"])
 @pytest.mark.parametrize("coarse", [False, True])
-def test_points(coarse, within):
+def test_points(coarse):
     rng = np.random.default_rng(3)
     for seed in range(4):
         case = random_case(seed, coarse=coarse)
         points = np.full((3, 20, 3), -1)
         for index, count in enumerate((0, 7, 20)):
             points[index, :count] = rng.integers(0, (2, 24, 30), (count, 3))  # the third class has none
-        given = case["components"] if within == "component" else None
-        found = point_targets(case["offset"], case["semantic"], torch.from_numpy(points), 3, 2.0, given)
+        found = point_targets(case["offset"], case["semantic"], torch.from_numpy(points), 3, 2.0)
         for index in range(3):
             centre, offset, weight = plain.by_points(case["offset"][index].numpy(), case["semantic"][index].numpy(),
-                                                     points[index], 3, 2.0,
-                                                     None if given is None else given[index].numpy())
+                                                     points[index], 3, 2.0)
             assert np.array_equal(found.offset[index].numpy(), offset)
             assert np.array_equal(found.offset_weight[index].numpy(), weight)
             assert np.allclose(found.centre[index].numpy(), centre, rtol=1e-6, atol=1e-7)
@@ -281,20 +278,6 @@ def test_points_on_the_border_and_none_at_all():
     assert found.offset_weight[0].tolist() == [[1, 1, 0, 1], [1, 1, 0, 1]]
     none = point_targets(offset, semantic, points[:, :0], 1, 1.0)
     assert not none.centre.any() and not none.offset_weight.any()
-
-
-def test_points_of_a_component_keep_it_to_themselves():
-    """The second component's offsets point at the first one's point; the third has none, and goes where they point."""
-    semantic = torch.tensor([[[1, 1, 0, 1, 1, 1, 0, 1]]], dtype=torch.int16)
-    components = torch.tensor([[[1, 1, 0, 2, 2, 2, 0, 3]]])
-    points = torch.tensor([[[0, 0, 0], [0, 0, 3], [0, 0, 5]]])
-    offset = torch.zeros(1, 2, 1, 8)
-    offset[0, 1, 0] = torch.tensor([0, 0, 0, -3, -4, -1, 0, -7])
-    aims = [index + int(step) for index, step in enumerate(
-        point_targets(offset, semantic, points, 1, 1.0, components).offset[0, 1, 0].tolist())]
-    assert [aims[index] for index in (0, 1, 3, 4, 5, 7)] == [0, 0, 3, 3, 3, 0]
-    aims = point_targets(offset, semantic, points, 1, 1.0).offset[0, 1, 0].tolist()
-    assert [index + int(aims[index]) for index in (3, 4, 5, 7)] == [0, 0, 3, 0]
 
 
 def test_the_same_twice_and_without_a_gradient():
