@@ -229,7 +229,7 @@ def _run_weights(random: Random, case: Path) -> torch.nn.Module:
 
 
 def _check_weights(case: Path, network: torch.nn.Module) -> None:
-    state = torch.load(case / "user/weights.pt", weights_only=True)
+    state = torch.load(case / "user/weights.pt", map_location="cpu", weights_only=True)
     for name, value in network.state_dict().items():
         ask(torch.equal(value, state[name].to(value.dtype)) or bool(value.isnan().any()), f"{name} has other weights")
 
