@@ -16,7 +16,7 @@ import yaml
 from pipelines.settings import METHODS, with_method
 from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provenance
 from stages.runtime.errors import UserError
-from stages.runtime.files import read_json, write_json
+from stages.runtime.files import write_json
 from stages.runtime.settings import nearest, read_yaml
 from stages.runtime.stage import errors_as_lines
 
@@ -76,11 +76,11 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
     found |= {group: _figures(workspace, group) for group in FIGURES}
     found |= {f"maps_train_{name}": figures["things"] for name, figures in _maps(workspace).items()}
     found = {row: figures for row, figures in found.items() if figures}
-    for path in sorted((workspace.folder / "metrics").glob(f"{method}_*.json")):
-        found[path.stem] = read_json(path)
+    score = workspace.read("metrics/detail/score.json")
+    found |= {"method": score["method"]} if score.get("method") else {}
     found["all"] = {"seconds": round(seconds, 1)}
     print(f"report: {workspace.folder / 'metrics/report/index.html'}")
-    proposals = workspace.read("metrics/detail/score.json").get("proposals")
+    proposals = score.get("proposals")
     return {**found, "run": {**provenance(shown), **({"rows": rows} if rows else {}),
                              **({"proposals": proposals} if proposals else {})}}
 

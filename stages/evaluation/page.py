@@ -41,11 +41,9 @@ def metrics_of(stage: str) -> Metrics:
 
 
 def further_metrics(method: str) -> dict[str, list[tuple[str, str]]]:
-    """What the method says of itself (figures.json) and what its stages measured (metrics/<method>_<name>.json)."""
+    """What the method says of itself (figures.json)."""
     own = tables.flat(read_figures(figures_path(method)).all)
-    return ({"figures of the method": own} if own else {}) | {
-        path.stem.removeprefix(f"{method}_"): tables.flat(read_json(path))
-        for path in sorted(layout.METRICS.glob(f"{method}_*.json"))}
+    return {"figures of the method": own} if own else {}
 
 
 def galleries(method: str, settings: ReportSettings) -> tuple[dict[str, list[gallery.Entry]], dict[str, int]]:
