@@ -72,8 +72,8 @@ def _is_plain(text: str) -> bool:
 
 
 class RuntimeSettings(Settings):
-    """How the work is run; of all this the precision alone decides what comes out: what trains or asks a network depends
-    on it.
+    """How the work is run; of all this the precision alone decides what comes out, and what trains or asks a network
+    depends on it.
 
     Another device, or another number of threads or processes, may differ in the last bits, as sums are ordered anew.
     """

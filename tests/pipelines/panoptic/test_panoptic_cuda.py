@@ -19,8 +19,8 @@ from pipelines.panoptic.settings import (
 from stages.labels.tag_crops import TagCrop
 from stages.segmentation.network import SegmentationNetwork
 from stages.segmentation.settings import FeatureSettings
-from tests.pipelines.panoptic.panoptic_scenes import CAT, CLASSES, DOG, GRASS, SKY, boxes
 from tests.mixed_precision import assert_near
+from tests.pipelines.panoptic.panoptic_scenes import CAT, CLASSES, DOG, GRASS, SKY, boxes
 from tests.pretended_gpu import pretended_gpu
 
 NETWORK = {"decoder_channels": 16, "backbone": {"name": "resnet10t", "weights": "none", "stride": 8, "arguments": {
