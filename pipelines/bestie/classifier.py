@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.bestie.settings import PeakClassifierSettings
-from stages.cues.backbone import Backbone, Grid, grid_of, resample
+from stages.cues.backbone import Backbone, Grid, grid_of, resample_output
 from stages.cues.classifier import Classifier
 
 
@@ -128,6 +128,6 @@ def attention_maps(model: PeakClassifier, image: Tensor, classes: Sequence[int],
                      for ratio in (view.shape[-2] / height, view.shape[-1] / width))
     total = torch.zeros(len(classes), height, width, device=image.device)
     for index, target in enumerate((pixels, Grid(-1, width - 1))[:len(views)]):
-        enlarged = resample(maps[index:index + 1], rows, pixels, (height, width), (columns, target))[0]
+        enlarged = resample_output(maps[index:index + 1], rows, pixels, (height, width), (columns, target))[0]
         total += enlarged / enlarged.amax(dim=(1, 2), keepdim=True).clamp(min=1e-8)
     return total / len(views)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.bestie.settings import NetworkSettings
-from stages.cues.backbone import Backbone, Grid, grid_of, resample
+from stages.cues.backbone import Backbone, Grid, grid_of, resample, resample_output
 from stages.cues.settings import BackboneSettings
 
 
 class Outputs(NamedTuple):
-    """What the network says of N crops, at their resolution.
+    """What the network says of N crops, at their resolution, in single precision.
 
     Attributes:
         logits: (N, C + 1, H, W) of background and classes.
@@ -67,7 +67,7 @@ class BestieNetwork(nn.Module):
         levels = self.backbone.levels(images)
         semantic, instance = (decoder(levels) for decoder in self.decoders)
         maps = self.semantic(semantic), self.centre(instance), self.offset_unit * self.offset(instance)
-        return Outputs(*(resample(one.float(), self.grid, grid_of(1), size) for one in maps))
+        return Outputs(*(resample_output(one, self.grid, grid_of(1), size) for one in maps))
 
 
 def make_backbone(settings: BackboneSettings) -> Backbone:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pipelines.exits.settings import EncoderSettings, PropagationSettings
 from stages.cues.attention import TokenEncoder
-from stages.cues.backbone import Backbone, Grid, resample
+from stages.cues.backbone import Backbone, Grid, resample, resample_output
 from stages.cues.settings import BackboneSettings
 from stages.propagation.points import colour_exponent, distance_exponent, feature_exponent
 from stages.runtime.errors import UserError
@@ -81,7 +81,7 @@ class Pyramid(nn.Module):
         chosen = range(len(maps)) if layer == 0 else [layer - 1]
         parts = []
         for index in chosen:
-            level = _at_cells(maps[index].float(), grids[index], side, cells)
+            level = _at_cells(maps[index], grids[index], side, cells)
             level = level - level.mean((2, 3), keepdim=True)
             parts.append(functional.normalize(level, dim=1))
         return feature_exponent(torch.cat(parts, dim=1).flatten(2), temperature)
@@ -94,13 +94,13 @@ def _cell_grid(side: int, cells: int) -> Grid:
 
 
 def _at_cells(maps: Tensor, grid: Grid, side: int, cells: int) -> Tensor:
-    """Features (B, C, h, w) on a grid, at the cells that divide the crop: (B, C, cells, cells).
+    """Features (B, C, h, w) on a grid, at the cells that divide the crop: (B, C, cells, cells) float32.
 
     Larger cells than the grid's are averages over their area: of as many places as the grid has cells there, or more.
     """
     places = max(1, math.ceil(side / cells / grid.stride))
     fine = cells * places
-    return functional.avg_pool2d(resample(maps, grid, _cell_grid(side, fine), (fine, fine)), places)
+    return functional.avg_pool2d(resample_output(maps, grid, _cell_grid(side, fine), (fine, fine)), places)
 
 
 def _position(boxes: Tensor, cells: int, stride: float, origin: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.irnet.network import IRNet, load_irnet
 from pipelines.irnet.settings import IRNetSettings
-from stages.cues.backbone import Grid, resample
+from stages.cues.backbone import Grid, resample_output
 from stages.cues.views import view, view_size
 from stages.labels.coco import Entry
 
@@ -63,25 +63,29 @@ def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.in
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
     shown = view_size(size, max_pixels=max_pixels)
     image = pixels if shown == size else view(pixels, shown)
-    displacement, logits = model(image[None])
-    both = torch.cat([displacement, logits.sigmoid()[:, None]], dim=1)
+    both = _looked_at(model, image[None])
     # Pixel p of the view is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
     grid, ratios = model.grid, (shown[0] / size[0], shown[1] / size[1])
     rows, columns = (Grid(grid.stride / ratio, (grid.origin + 0.5) / ratio - 0.5) for ratio in ratios)
     cells = tuple(-(-side // int(grid.stride)) for side in size)
     if shown != size:
-        both = resample(both, rows, grid, (cells[0], cells[1]), (columns, grid))
+        both = resample_output(both, rows, grid, (cells[0], cells[1]), (columns, grid))
     if flip:
-        displacement, logits = model(image[None].flip(-1))
-        mirrored = torch.cat([displacement, logits.sigmoid()[:, None]], dim=1)
+        mirrored = _looked_at(model, image[None].flip(-1))
         mirrored = mirrored * torch.tensor([1.0, -1.0, 1.0], device=mirrored.device).view(1, 3, 1, 1)
         # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere if they overhang.
         target = Grid(-grid.stride, size[1] - 1 - grid.origin)
-        mean = (both + resample(mirrored, rows, grid, (cells[0], cells[1]), (columns, target))) / 2
+        mean = (both + resample_output(mirrored, rows, grid, (cells[0], cells[1]), (columns, target))) / 2
         both = mean if flip_displacement else torch.cat([both[:, :2], mean[:, 2:]], dim=1)
     if shown != size:
         both = both / torch.tensor([*ratios, 1.0], device=both.device).view(1, 3, 1, 1)
     return both[0, :2], both[0, 2]
+
+
+def _looked_at(model: IRNet, images: Tensor) -> Tensor:
+    """(N, 3, h, w) float32: displacement and boundary of images (N, 3, H, W)."""
+    displacement, logits = model(images)
+    return torch.cat([displacement.float(), logits.float().sigmoid()[:, None]], dim=1)
 
 
 def mean_displacement(found: Iterable[tuple[Tensor, np.ndarray | None]]) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipelines.panoptic.settings import CropClassifierSettings, StuffSettings
 from pipelines.panoptic.supervision import Classes
 from stages.cues.augment import OUTSIDE, jitter
-from stages.cues.backbone import Grid, grid_of, resample
+from stages.cues.backbone import Grid, grid_of, resample_output
 from stages.cues.classification import mean_average_precision
 from stages.cues.classifier import grad_cam_maps
 from stages.cues.views import to_tensor
@@ -23,6 +23,7 @@ from stages.labels.tag_crops import TagCrop, tag_crops
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, write_json
+from stages.runtime.precision import unmixed
 from stages.runtime.training import Training
 from stages.runtime.walk import ahead
 from stages.runtime.weights import load_weights
@@ -223,11 +224,13 @@ def stuff_maps(model: CropClassifier, pixels: Tensor, crops: Sequence[TagCrop], 
             with torch.no_grad():
                 shown = model.body.features(pixels[None, :, top:bottom, left:right].clone())
             features = shown.float().requires_grad_()
-            found = grad_cam_maps(features, model.classify(features), [channel - 1 for channel in own])
+            with unmixed():
+                logits = model.classify(features)
+            found = grad_cam_maps(features, logits, [channel - 1 for channel in own])
         found = found / found.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
         down, across = (Grid(grid.stride, grid.origin + grid.stride * first - start)
                         for first, start in ((y.start, top), (x.start, left)))
-        placed = resample(found[None], model.grid, down, (len(y), len(x)), (model.grid, across))[0].cpu()
+        placed = resample_output(found[None], model.grid, down, (len(y), len(x)), (model.grid, across))[0].cpu()
         for channel, values in zip(own, placed, strict=True):
             part = maps[tagged.index(channel), y.start:y.stop, x.start:x.stop]
             torch.maximum(part, values, out=part)

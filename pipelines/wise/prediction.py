@@ -15,7 +15,7 @@ from pipelines.wise.grouping import background_pixels, group
 from pipelines.wise.network import WiseNet
 from pipelines.wise.settings import WiseSettings
 from pipelines.wise.training import thing_classes
-from stages.cues.backbone import Grid, grid_of, resample
+from stages.cues.backbone import Grid, grid_of, resample_output
 from stages.cues.views import view, view_size, walk_images
 from stages.labels.coco import Entry
 from stages.proposals.segments import read_proposals
@@ -100,14 +100,15 @@ def inference(weights: Path, points: Path, proposals: Path, categories: list[Ent
 
 
 def image_maps(model: WiseNet, image: Tensor, max_pixels: float) -> tuple[Tensor, Tensor]:
-    """Logits (C + 1, H, W) and embeddings (d, H, W) of an image (3, H, W) uint8, looked at smaller if it is larger."""
+    """Logits (C + 1, H, W) and embeddings (d, H, W), float32, of an image (3, H, W) uint8, looked at smaller if it is
+    larger."""
     size = (int(image.shape[-2]), int(image.shape[-1]))
     shown = view_size(size, 1.0, max_pixels)
     maps = model(view(image, shown)[None])
     # Pixel p of a smaller view is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
     rows, columns = (Grid(model.grid.stride * side / part, (model.grid.origin + 0.5) * side / part - 0.5)
                      for side, part in zip(size, shown, strict=True))
-    location, embeddings = (resample(each.float(), rows, grid_of(1), size, (columns, grid_of(1)))[0] for each in maps)
+    location, embeddings = (resample_output(each, rows, grid_of(1), size, (columns, grid_of(1)))[0] for each in maps)
     return location, embeddings
 
 

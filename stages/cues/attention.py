@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
+from stages.runtime.precision import unmixed
 
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
@@ -104,4 +105,5 @@ def _mean_attention(module: Any, tokens: Tensor) -> Tensor:
     batch, count, _ = tokens.shape
     queries, keys, _ = module.qkv(tokens).reshape(batch, count, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
     queries, keys = module.q_norm(queries), module.k_norm(keys)
-    return (queries.float() * module.scale @ keys.float().transpose(-2, -1)).softmax(-1).mean(1)
+    with unmixed():  # what is walked over
+        return (queries.float() * module.scale @ keys.float().transpose(-2, -1)).softmax(-1).mean(1)

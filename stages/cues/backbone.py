@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stages.cues.settings import BackboneSettings
 from stages.runtime.errors import UserError
+from stages.runtime.precision import unmixed
 from stages.runtime.weights import read_state
 
 # Mean and standard deviation of ImageNet's RGB values in 0..1, which timm's weights expect.
@@ -54,6 +55,16 @@ def resample(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int],
     rows = constant(_interpolation, size[0], maps.shape[-2], source, target, like=maps)
     across = constant(_interpolation, size[1], maps.shape[-1], *(columns or (source, target)), like=maps)
     return rows @ maps @ across.T
+
+
+def resample_output(maps: Tensor, source: Grid, target: Grid, size: tuple[int, int],
+                    columns: tuple[Grid, Grid] | None = None) -> Tensor:
+    """``resample`` of what a network has given: in single precision, or double where it is, whatever runs around it.
+
+    Between two cells half a number's digits would give steps where there is a slope, and so no peak a place of its own.
+    """
+    with unmixed():
+        return resample(maps if maps.dtype == torch.float64 else maps.float(), source, target, size, columns)
 
 
 def constant(make: Callable[..., Tensor], *arguments: Any, like: Tensor) -> Tensor:

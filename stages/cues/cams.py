@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.cues.backbone import Grid, grid_of, resample
+from stages.cues.backbone import Grid, grid_of, resample_output
 from stages.cues.classification import load_classifier
 from stages.cues.classifier import Classifier
 from stages.cues.settings import CamSettings
@@ -79,16 +79,16 @@ def class_attention_maps(model: Classifier, image: Tensor, classes: Sequence[int
         views = torch.stack([scaled, scaled.flip(-1)]) if flip else scaled[None]
         features = model.backbone(views)
         logits = model.scale * model.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
-        probabilities += weight * [logits.sigmoid()]
+        probabilities += weight * [logits.float().sigmoid()]
         attention = functional.relu(model.head(features))[:, list(classes)]
         own = model.backbone.grid
         # Pixel p of the scaled image is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
         rows, columns = (Grid(own.stride / ratio, (own.origin + 0.5) / ratio - 0.5)
                          for ratio in (scaled.shape[-2] / height, scaled.shape[-1] / width))
-        total += weight * resample(attention[:1], rows, grid, size, (columns, grid))[0]
+        total += weight * resample_output(attention[:1], rows, grid, size, (columns, grid))[0]
         if flip:
             # Pixel p of the image is pixel width - 1 - p of its mirror image.
             mirrored = Grid(-grid.stride, width - 1 - grid.origin)
-            total += weight * resample(attention[1:], rows, grid, size, (columns, mirrored))[0]
+            total += weight * resample_output(attention[1:], rows, grid, size, (columns, mirrored))[0]
     maxima = total.amax(dim=(1, 2), keepdim=True)
     return total / maxima.clamp(min=1e-8), torch.cat(probabilities).mean(0)

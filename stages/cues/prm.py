@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from stages.cues.backbone import Backbone, Grid, resample
 from stages.cues.settings import BackboneSettings
+from stages.runtime.precision import unmixed
 
 Run = Callable[[Tensor], Tensor]
 """A layer's forward pass."""
@@ -88,9 +89,11 @@ def peak_scores(maps: Tensor, window: int) -> Tensor:
     return (maps * peaks).sum((2, 3)) / peaks.sum((2, 3))
 
 
+@unmixed()
 def image_peaks(model: PeakClassifier, image: Tensor, classes: list[int], least: float) \
         -> list[tuple[int, float, np.ndarray]]:
-    """Peaks of some classes of an image, and the response map of each.
+    """Peaks of some classes of an image, and the response map of each; in single precision, as what is shared out
+    layer by layer is divided by the sums of the forward pass.
 
     Args:
         model: in evaluation mode.

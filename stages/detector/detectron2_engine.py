@@ -40,6 +40,7 @@ from stages.runtime import devices, distributed, seeds
 from stages.runtime.errors import UserError
 from stages.runtime.files import atomic_path
 from stages.runtime.parallel import loader_count
+from stages.runtime.precision import unmixed
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.stage import quiet_libraries
 from stages.runtime.together import wait_for_all
@@ -216,6 +217,7 @@ class Predictor:
         self.model, self.bgr, self.predict = model, bgr, predict
 
     @torch.inference_mode()
+    @unmixed()  # its pooling would round the corners of boxes, in float16 to whole pixels and in bfloat16 to four
     def __call__(self, image_hw3: np.ndarray) -> list[Detection]:
         height, width = image_hw3.shape[:2]
         high, wide = scaled_size(height, width, self.predict.min_side, self.predict.max_side)

@@ -49,7 +49,7 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
                               (tuple(settings.aspect_ratios),) * len(settings.anchor_sizes))
     channels = settings.fpn_channels
     rpn = CrowdRPN(
-        anchors, RPNHead(channels, anchors.num_anchors_per_location()[0]), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
+        anchors, SingleRPNHead(channels, anchors.num_anchors_per_location()[0]), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
         batch_size_per_image=settings.rpn_samples, positive_fraction=0.5,
         pre_nms_top_n={"training": 2 * settings.proposals, "testing": settings.proposals},
         post_nms_top_n={"training": settings.proposals, "testing": settings.proposals}, nms_thresh=0.7)
@@ -57,12 +57,12 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
     mask_head = {} if not masks else {
         "mask_roi_pool": AlignedPool(settings.levels, 14, settings.roi_canonical_size),
         "mask_head": MaskRCNNHeads(channels, settings.mask_head_channels, 1, _head_norm(settings)),
-        "mask_predictor": MaskRCNNPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1],
+        "mask_predictor": SingleMaskPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1],
                                             classes + 1)}
     heads = CrowdRoIHeads(
         box_roi_pool=AlignedPool(settings.levels, 7, settings.roi_canonical_size),
         box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),
-        box_predictor=FastRCNNPredictor(settings.box_head_channels, classes + 1),
+        box_predictor=SinglePredictor(settings.box_head_channels, classes + 1),
         fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=settings.roi_samples,
         positive_fraction=settings.roi_positives, bbox_reg_weights=None,
         score_thresh=predict.score_threshold, nms_thresh=predict.nms_threshold,
@@ -181,6 +181,30 @@ def load_backbone(body: nn.Module, path: Path) -> None:
 def _unflattened(name: str) -> str:
     first, _, rest = name.partition(".")
     return ".".join([first.replace("_", "."), rest])
+
+
+class SingleRPNHead(RPNHead):
+    """torchvision's, in single precision at its end under mixed precision, too: decoding gives the boxes the type of
+    what moves them, and half coordinates near 1000 are whole pixels apart."""
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        objectness, moves = super().forward(maps)
+        return [one.float() for one in objectness], [one.float() for one in moves]
+
+
+class SinglePredictor(FastRCNNPredictor):
+    """As ``SingleRPNHead``, of the boxes."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        logits, moves = super().forward(features)
+        return logits.float(), moves.float()
+
+
+class SingleMaskPredictor(MaskRCNNPredictor):
+    """As ``SingleRPNHead``, of the masks, whose type is that of the places where they are read."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).float()
 
 
 class AlignedPool(nn.Module):

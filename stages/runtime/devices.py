@@ -9,6 +9,7 @@ import torch
 
 from stages.runtime import distributed
 from stages.runtime.errors import UserError
+from stages.runtime.precision import unmixed
 
 
 def resolve(device: str) -> torch.device:
@@ -36,17 +37,19 @@ def resolve(device: str) -> torch.device:
 def exact_products() -> Iterator[None]:
     """Within the block, or the function that it decorates, products of matrices keep all digits of single precision.
 
-    For differences of products, and for what is multiplied over and over: TF32 would leave three digits of it.
+    For differences of products, and for what is multiplied over and over: TF32, or mixed precision around it, would
+    leave three digits of it, or two.
     """
     before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with unmixed():
+        if before == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def _found(device: str) -> torch.device:

@@ -23,8 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.runtime.optimisation import make_optimizer
-
-_MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+from stages.runtime.precision import number_format
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,8 @@ def placed(network: nn.Module, mode: FakeTensorMode, device: torch.device) -> nn
 
 def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """What ``runtime.precision`` means for a forward pass on a device, which need not be there."""
-    return _casting(device.type, _MIXED[precision]) if precision in _MIXED else nullcontext()
+    chosen = number_format(precision, device)
+    return nullcontext() if chosen is None else _casting(device.type, chosen)
 
 
 @contextmanager

@@ -72,14 +72,16 @@ def _is_plain(text: str) -> bool:
 
 
 class RuntimeSettings(Settings):
-    """How the work is run; of all this the precision alone decides what comes out, and trainings depend on it.
+    """How the work is run; of all this the precision alone decides what comes out, and what trains or asks a network
+    depends on it.
 
     Another device, or another number of threads or processes, may differ in the last bits, as sums are ordered anew.
     """
 
     device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, mps (not in the papers)")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
-        "32-true", description="number format of training, as Lightning Fabric names it (not in the papers)")
+        "32-true", description="number format of networks in training and inference, as Lightning Fabric names it; "
+                   "the walks, CRFs and clusterings behind them are in single precision (not in the papers)")
     processes: int = Field(1, ge=1, description="training processes (DDP), one per GPU [processes] (not in the papers)")
     workers: int = Field(0, ge=0, description="processes for per-image work; 0 = one per core (not in the papers)")
     threads: int = Field(0, ge=0, description="threads of one process that trains or infers on the CPU; 0 = one per "

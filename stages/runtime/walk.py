@@ -12,6 +12,7 @@ import torch
 
 from stages.runtime import devices, distributed
 from stages.runtime.files import write_json, write_npz
+from stages.runtime.precision import autocast
 from stages.runtime.progress import progress
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.together import wait_for_all
@@ -69,14 +70,15 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
     Args:
         file: ``__file__`` of the stage's module.
         params: settings file, for further processes.
-        runtime: device and processes.
+        runtime: device, precision and processes.
         items: sub-folder of the output (empty: the output itself) -> items.
         key: stem of an item's file.
         load: what can be done ahead on the CPU: reading, decoding.
         build: makes, on the process's device, ``infer(sub-folder, item, loaded)``, which gives the item's result; it is
-            only called where something is missing. Gradients are off.
+            only called where something is missing. Gradients are off, and what is called after it runs in the mixed
+            precision of ``runtime.precision``: ``exact_products`` and ``unmixed`` keep it out of what is no network.
         inputs: files and folders that the results depend on.
-        parameters: settings that they depend on.
+        parameters: settings that they depend on beside the precision.
         output: folder of the results; none where only what ``finish`` makes of them is wanted.
         description: of the progress bar.
         suffix: ``.npz`` (arrays by name), ``.json``, or what ``write`` makes.
@@ -86,7 +88,7 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         part: of the stage, where it walks several times (see ``Work``).
     """
     distributed.launch(file, params, runtime.processes)
-    with Work(file, inputs, parameters, part=part) as work:
+    with Work(file, inputs, [runtime.precision, parameters], part=part) as work:
         folder = work.subfolder("results")
         walk(folder, runtime, items, key=key, load=load, build=build, description=description, suffix=suffix,
              write=write)
@@ -116,8 +118,10 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
     missing = [pair for pair in own if not path(*pair).exists()]
     if missing:
         with torch.no_grad():
-            infer = build(devices.resolve(runtime.device))
+            device = devices.resolve(runtime.device)
+            infer = build(device)
             done = len(own) - len(missing)
+        with torch.no_grad(), autocast(runtime.precision, device):
             for (name, item), loaded in ahead(missing, lambda pair: load(pair[1]), description, len(own), done):
                 write(path(name, item), infer(name, item, loaded))
     wait_for_all()

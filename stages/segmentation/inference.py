@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.cues.backbone import Grid, resample
+from stages.cues.backbone import Grid, resample_output
 from stages.segmentation.labels import IGNORE
 
 # Tiles start at multiples of this, so that their cells are those of the whole image [px].
@@ -102,14 +102,14 @@ def infer_cells(model: DenseModel, image: Tensor, *, max_pixels: int = 1024 * 51
         for (left, right), share_x in zip(columns, column_shares, strict=True):
             y, x = _covered(share_y), _covered(share_x)
             pixels = view[None, :, top:bottom, left:right]
-            logits = model.cells(torch.cat([pixels, pixels.flip(-1)]) if flip else pixels).float()
+            logits = model.cells(torch.cat([pixels, pixels.flip(-1)]) if flip else pixels)
             down, across = (Grid(grid.stride, grid.origin + grid.stride * first - start)
                             for first, start in ((y[0], top), (x[0], left)))
             size = (y[1] - y[0], x[1] - x[0])
-            found = resample(logits[:1], grid, down, size, (grid, across))[0]
+            found = resample_output(logits[:1], grid, down, size, (grid, across))[0]
             if flip:  # pixel p of the tile is pixel width - 1 - p of its mirror image
                 back = Grid(-grid.stride, right - left - 1 - across.origin)
-                found = (found + resample(logits[1:], grid, down, size, (grid, back))[0]) / 2
+                found = (found + resample_output(logits[1:], grid, down, size, (grid, back))[0]) / 2
             if total is None:
                 total = found.new_zeros(len(found), *cells)
             share = share_y[y[0]:y[1], None] * share_x[x[0]:x[1]]
@@ -128,7 +128,7 @@ def cells_to_pixels(logits: Tensor, grid: Grid, size: tuple[int, int], scale: fl
         scale: what ``infer_cells`` was given.
     """
     down, across = (_pixels_of(view, side) for view, side in zip(_view_sides(size, scale), size, strict=True))
-    return resample(logits[None], grid, down, size, (grid, across))[0]
+    return resample_output(logits[None], grid, down, size, (grid, across))[0]
 
 
 def most_likely(probabilities: Tensor, classes: Sequence[int] | None = None, confidence: float = 0.0) -> np.ndarray:
@@ -220,12 +220,12 @@ def _tile_probabilities(model: DenseModel, view: Tensor, tile: tuple[Span, Span]
     down = Grid(ratios[0], (rows[0] + 0.5) * ratios[0] - 0.5 - top)
     across = Grid(ratios[1], (columns[0] + 0.5) * ratios[1] - 0.5 - left)
     size = (rows[1] - rows[0], columns[1] - columns[0])
-    straight = resample(logits[:1], model.grid, down, size, (model.grid, across))[0].float().softmax(0)
+    straight = resample_output(logits[:1], model.grid, down, size, (model.grid, across))[0].softmax(0)
     if not flip:
         return straight
     # Pixel p of the tile is pixel width - 1 - p of its mirror image.
     back = Grid(-across.stride, right - left - 1 - across.origin)
-    return (straight + resample(logits[1:], model.grid, down, size, (model.grid, back))[0].float().softmax(0)) / 2
+    return (straight + resample_output(logits[1:], model.grid, down, size, (model.grid, back))[0].softmax(0)) / 2
 
 
 def _scaled(image: Tensor, scale: float) -> Tensor:

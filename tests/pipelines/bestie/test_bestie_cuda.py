@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from pipelines.bestie.classifier import PeakClassifier, attention_maps
+from pipelines.bestie.grouping import average_views, group_instances
 from pipelines.bestie.learning import guidance
 from pipelines.bestie.losses import objective
 from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import BestieSettings, PeakClassifierSettings
 from stages.cues.classification import tag_losses
 from stages.cues.settings import BackboneSettings
+from tests.mixed_precision import assert_near
 from tests.pretended_gpu import pretended_gpu
 
 ARGUMENTS = {"channels": [8, 8, 16, 24], "stem_width": 8}
@@ -83,5 +85,31 @@ def test_the_classifier(mixed):
             loss = tag_losses(model, given)["classification"]
         loss.backward()
         assert all(value.grad.is_cuda for value in model.parameters() if value.grad is not None)
-        maps = attention_maps(model.eval(), given["image"][0], [0, 2], 24, True)
-        assert maps.is_cuda and maps.shape == (2, SIDE, SIDE)
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            maps = attention_maps(model.eval(), given["image"][0], [0, 2], 24, True)
+        assert maps.is_cuda and maps.shape == (2, SIDE, SIDE) and maps.dtype == torch.float32
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_instances_of_an_image(mixed):
+    torch.manual_seed(0)
+    whole = settings("peaks")
+    model, chosen = BestieNetwork(whole.network, CLASSES).eval(), whole.inference.model_copy(update={"smallest": 1})
+    with pretended_gpu() as gpu, torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+        maps = average_views(gpu.take(model), gpu.take(batch()["image"][0]), (0.75, 1.0), True)
+        assert all(one.is_cuda and one.dtype == torch.float32 for one in maps)
+        assert group_instances(*maps, chosen).labels.shape == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("chosen", [NARROW, HRNET])
+def test_an_image_in_mixed_precision(chosen):
+    torch.manual_seed(0)
+    model = BestieNetwork(settings("peaks", chosen).network, CLASSES).eval()
+    assert_near(lambda: average_views(model, batch()["image"][0], (0.75, 1.0), True), 0.05)
+
+
+@pytest.mark.parametrize("side", [0, 24])
+def test_attention_in_mixed_precision(side):
+    torch.manual_seed(0)
+    model = PeakClassifier(PeakClassifierSettings(backbone=NARROW.model_copy(update={"stride": 8}), width=8), 3).eval()
+    assert_near(lambda: attention_maps(model, batch()["image"][0], [0, 2], side, True), 0.05)

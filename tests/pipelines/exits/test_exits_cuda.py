@@ -18,6 +18,7 @@ from pipelines.exits.settings import (
 )
 from pipelines.exits.training import GeneratorLosses
 from stages.runtime.ema import Teacher
+from tests.mixed_precision import assert_near
 from tests.pretended_gpu import pretended_gpu
 
 PYRAMID = {"kind": "pyramid", "name": "resnet10t", "weights": "none", "stride": 8, "width": 16, "position": True,
@@ -81,21 +82,47 @@ def test_the_losses_wait_for_the_crf_alone(encoder):
             assert gpu.waits.total() <= wanted, gpu.waits
 
 
+def propagation(encoder) -> PropagationSettings:
+    return PropagationSettings(cells=4, layer=1, foreground=0.1, background=-0.1,
+                               **({"colour": 0.2, "locality": 0.3} if encoder is PYRAMID else {}))
+
+
 @BOTH
-def test_retrieval_and_prediction(encoder):
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_similarity_and_masks_in_mixed_precision(encoder, layer):
+    model, given = generator(encoder)[0].eval(), batch()
+    settings = propagation(encoder).model_copy(update={"layer": layer})
+    if encoder is VIT:  # untrained attention is the same everywhere, and no walk makes a difference
+        for block in model.encoder.body.blocks:
+            block.attn.qkv.weight.data.mul_(50)
+
+    def infer():
+        similarity = model.similarity(given["image"], given["box"], settings)
+        labels, difference = retrieve_points(similarity, given["labels"], settings)
+        masks = whole_prediction(model, given["image"], given["box"], given["scores"], flip=True,
+                                 guided=GuidedInferenceSettings(without=0.5, masks=0.2))
+        crf = CrfSettings(iterations=2, radius=1)
+        return similarity, difference, masks, refine(masks, given["image"], given["box"].numpy(), crf)
+
+    assert_near(infer, 0.1)
+
+
+@BOTH
+@pytest.mark.parametrize("mixed", [False, True])
+def test_retrieval_and_prediction(encoder, mixed):
     model = generator(encoder)[0].eval()
-    with pretended_gpu() as gpu, torch.no_grad():
+    with pretended_gpu() as gpu, torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
         model, given = gpu.take(model), gpu.take(batch())
-        settings = PropagationSettings(cells=4, layer=1, foreground=0.1, background=-0.1,
-                                       **({"colour": 0.2, "locality": 0.3} if encoder is PYRAMID else {}))
+        settings = propagation(encoder)
         for hops in (3, 0):
             similarity = model.similarity(given["image"], given["box"], settings)
             labels, difference = retrieve_points(similarity, given["labels"],
                                                  settings.model_copy(update={"hops": hops}))
-            assert labels.is_cuda and difference.is_cuda
+            assert labels.is_cuda and difference.is_cuda and difference.dtype == torch.float32
         masks = whole_prediction(model, given["image"], given["box"], given["scores"],
                                  flip=True, guided=GuidedInferenceSettings(without=0.5, masks=0.2))
-        assert masks.is_cuda and walk_prediction(given["scores"], 8, 0.1).is_cuda
+        assert masks.is_cuda and masks.dtype == torch.float32
+        assert walk_prediction(given["scores"], 8, 0.1).is_cuda
         for radius in (0, 1):
             crf = CrfSettings(iterations=2, radius=radius, binary=True)
             assert refine(masks, given["image"], batch()["box"].numpy(), crf).is_cuda

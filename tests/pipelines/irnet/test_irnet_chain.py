@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -69,6 +70,24 @@ def weak(workspace) -> dict:
 def arrays(workspace: Path, folder: str, image: dict) -> dict[str, np.ndarray]:
     with np.load(workspace / "data" / "irnet" / folder / f"{layout.image_key(image)}.npz") as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def test_inference_in_mixed_precision(workspace, weak, tmp_path):
+    """Files of the same contract, and nearly the same content."""
+    for name in ("data", "models"):
+        shutil.copytree(workspace / name, tmp_path / name)
+    for stage in ("infer_cams", "infer_fields"):
+        run(f"pipelines.irnet.{stage}", tmp_path, precision="bf16-mixed")
+    for folder, names in (("cams", ["cams"]), ("fields", ["displacement", "boundary"])):
+        errors = []
+        for image in weak["images"]:
+            single, mixed = arrays(workspace, folder, image), arrays(tmp_path, folder, image)
+            for name in names:
+                assert mixed[name].dtype == single[name].dtype == np.float16
+                assert mixed[name].shape == single[name].shape and np.isfinite(mixed[name]).all()
+                apart = np.linalg.norm(mixed[name].astype(float) - single[name].astype(float))
+                errors.append(apart / max(np.linalg.norm(single[name].astype(float)), 1e-9))
+        assert 0 < max(errors) < 0.1, errors
 
 
 def test_intermediates_obey_their_contracts(workspace, weak):

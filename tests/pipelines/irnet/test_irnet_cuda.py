@@ -13,6 +13,7 @@ from stages.cues import backbone
 from stages.cues.backbone import Backbone, grid_of
 from stages.cues.settings import BackboneSettings
 from stages.propagation.pairs import neighbour_offsets
+from tests.mixed_precision import assert_near
 from tests.pretended_gpu import pretended_gpu
 
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16,
@@ -60,11 +61,19 @@ def test_one_copy_whatever_the_radius():
         assert len(neighbour_offsets(10)) == 152 and gpu.waits == {"to gpu": 1}
 
 
-def test_fields_of_an_image():
+@pytest.mark.parametrize("shown", [{}, {"max_pixels": 2000}, {"flip_displacement": False}])
+def test_fields_in_mixed_precision(shown):
+    model, image = build().eval(), batch()["image"][0]
+    assert_near(lambda: fields(model, image, flip=True, **shown), 0.1)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_fields_of_an_image(mixed):
     model, image = build().eval(), batch()["image"][0]
     with torch.no_grad():
-        wanted = fields(model, image, flip=True, max_pixels=2000, flip_displacement=False)
-        with pretended_gpu() as gpu:
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            wanted = fields(model, image, flip=True, max_pixels=2000, flip_displacement=False)
+        with pretended_gpu() as gpu, torch.autocast("cuda", torch.bfloat16, enabled=mixed):
             found = fields(gpu.take(model), gpu.take(image), flip=True, max_pixels=2000, flip_displacement=False)
             assert all(one.is_cuda for one in found)
             mean = mean_displacement([(found[0], None)])

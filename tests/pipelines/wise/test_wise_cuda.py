@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.wise.blobs import make_points
+from pipelines.wise.blobs import blob_points, make_points
+from pipelines.wise.grouping import background_pixels, group
 from pipelines.wise.network import WiseNet
 from pipelines.wise.prediction import colours, image_maps, likeness, similarity
 from pipelines.wise.pseudo_masks import Pairs
 from pipelines.wise.settings import NetworkSettings
 from pipelines.wise.training import joint_losses
 from stages.cues.settings import BackboneSettings
+from tests.mixed_precision import assert_near
 from tests.pretended_gpu import pretended_gpu
 
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16,
@@ -56,12 +58,34 @@ def test_a_training_step(mixed, changes):
         assert gpu.waits["from gpu"] <= 4 and gpu.waits.total() <= 20, gpu.waits
 
 
-def test_an_image():
+@pytest.mark.parametrize("max_pixels", [10_000, 1000])
+def test_an_image_in_mixed_precision(max_pixels):
+    """Logits, embeddings and all that is made of them: blobs, groups, the pictures for the gallery."""
+    model, _ = build(embedding_scale=30)
+    pixels = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    yx = np.array([[3, 4], [20, 30]])
+
+    def infer():
+        location, embeddings = image_maps(model.eval(), pixels, max_pixels)
+        points, scores, _ = blob_points(location.softmax(0).numpy(), 0.0)
+        assert points.yx.shape == (len(scores), 2)
+        labels = group(embeddings, yx, background_pixels(embeddings, np.ones((32, 48), bool), 2))
+        assert labels.dtype == torch.int64
+        return location, embeddings, likeness(embeddings, torch.zeros(32, 48), yx), similarity(embeddings, yx), \
+            colours(embeddings)
+
+    assert_near(infer, 0.05)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_image(mixed):
     model, _ = build()
-    with pretended_gpu() as gpu, torch.no_grad():
+    with pretended_gpu() as gpu, torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
         location, embeddings = image_maps(gpu.take(model).eval(), sample(32, 48, gpu)["image"], 1000)
         assert location.is_cuda and embeddings.is_cuda and location.shape[1:] == (32, 48)
         assert colours(embeddings).is_cuda
+        assert location.dtype == embeddings.dtype == torch.float32
         yx = np.array([[3, 4], [20, 30]])
+        assert group(embeddings, yx, background_pixels(embeddings, np.ones((32, 48), bool), 2)).is_cuda
         labels = gpu.take(torch.randint(-1, 2, (32, 48)))
         assert likeness(embeddings, labels, yx).shape == (2,) and similarity(embeddings, yx).shape == (32, 48)

@@ -11,6 +11,7 @@ from stages.cues.classification import tag_losses
 from stages.cues.classifier import Classifier, grad_cam
 from stages.cues.prm import PeakClassifier, image_peaks
 from stages.cues.settings import BackboneSettings
+from tests.mixed_precision import assert_near
 from tests.pretended_gpu import pretended_gpu
 
 NARROW = BackboneSettings(name="resnet10t", weights="none", stride=16,
@@ -33,10 +34,17 @@ def test_the_classifier(mixed):
         assert all(value.grad.is_cuda for value in model.parameters()) and not gpu.waits
         model.eval()
         assert grad_cam(model, given["image"][0], "layer4", [0, 2]).is_cuda
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
             maps, scores = class_attention_maps(model, given["image"][0], [0, 2], scales=(0.5, 1.0), flip=True,
                                                 grid=grid_of(4))
-        assert maps.is_cuda and scores.is_cuda
+        assert maps.is_cuda and scores.is_cuda and maps.dtype == scores.dtype == torch.float32
+
+
+def test_attention_maps_in_mixed_precision():
+    torch.manual_seed(0)
+    model = Classifier(NARROW, 3).eval()
+    assert_near(lambda: class_attention_maps(model, images()[0], [0, 2], scales=(0.5, 1.0), flip=True,
+                                             grid=grid_of(4)), 0.05)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -49,7 +57,8 @@ def test_peak_responses(mixed):
             loss = model(pixels).float().square().sum()
         loss.backward()
         assert all(value.grad.is_cuda for value in model.parameters())
-        found = image_peaks(model.eval(), pixels[0], [0, 1], -1e9)
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            found = image_peaks(model.eval(), pixels[0], [0, 1], -1e9)
         assert found and found[0][2].shape == (40, 56)
 
 

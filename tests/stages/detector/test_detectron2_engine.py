@@ -221,6 +221,21 @@ def test_a_preset_for_gpus_is_tried_out_on_a_cpu(dataset, tiny, monkeypatch, cap
     assert len(trained) == 2
 
 
+def test_predictions_are_made_in_single_precision(tiny):
+    """Where the walk asks for mixed precision, too: the corners of boxes would be rounded."""
+    torch.manual_seed(0)
+    model = detectron2_engine.build_model(detectron2_engine.config(tiny, 2, "cpu")).eval()
+    predictor = detectron2_engine.Predictor(model, True, tiny.predict)
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    single = predictor(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = predictor(image)
+    assert len(single) == 4
+    for one, other in zip(single, mixed, strict=True):
+        assert one["score"] == other["score"] and one["label"] == other["label"]
+        assert np.array_equal(one["box_xyxy"], other["box_xyxy"]) and np.array_equal(one["mask"], other["mask"])
+
+
 @pytest.mark.parametrize(("precision", "device", "trainer", "kind"), [
     ("32-true", "cuda", "SimpleTrainer", None), ("bf16-mixed", "cuda", "AMPTrainer", torch.bfloat16),
     ("16-mixed", "cuda", "AMPTrainer", torch.float16), ("bf16-mixed", "cpu", "SimpleTrainer", None)])

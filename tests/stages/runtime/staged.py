@@ -37,14 +37,14 @@ def train(file: Path, after_step=None, finish=None, settings=SETTINGS, runtime=C
     train_stage(str(file), Path("params.yaml"), settings, runtime, 3, build, inputs=[], parameters=[], output=OUTPUT)
 
 
-def walk_all(file: Path, names, output: Path, infer=None, built=None, **more) -> None:
+def walk_all(file: Path, names, output: Path, infer=None, built=None, runtime=CPU, **more) -> None:
     def build(device):
         if built is not None:
             built.append(device)
         return infer or (lambda part, item, loaded: {"value": np.array([loaded, distributed.rank()])})
 
-    walk_stage(str(file), Path("params.yaml"), CPU, names, key=str, load=lambda item: item * 10, build=build, inputs=[],
-               parameters=[], output=output, description="walk", **more)
+    walk_stage(str(file), Path("params.yaml"), runtime, names, key=str, load=lambda item: item * 10, build=build,
+               inputs=[], parameters=[], output=output, description="walk", **more)
 
 
 def in_turn(file: Path, after_step=None) -> None:

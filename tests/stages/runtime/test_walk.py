@@ -7,7 +7,7 @@ import pytest
 import staged
 import torch
 from agents import run_two
-from staged import clone, walk_all
+from staged import CPU, clone, walk_all
 
 from stages.runtime import fingerprint
 from stages.runtime.errors import UserError
@@ -62,6 +62,41 @@ def test_it_goes_on_where_it_was_and_builds_only_what_it_needs(stage):
         walk_all(stage, NAMES, Path("out"), infer, built, finish=lambda folder: {}["x"])
     walk_all(stage, NAMES, Path("out"), infer, built)
     assert len(built) == 3
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [
+    ("32-true", torch.float32), ("16-mixed", torch.bfloat16), ("bf16-mixed", torch.bfloat16)])
+def test_networks_are_asked_in_the_precision(stage, precision, wanted):
+    layer, seen = torch.nn.Linear(2, 2), []
+
+    def infer(part, item, loaded):
+        assert not torch.is_grad_enabled()
+        seen.append(layer(torch.ones(1, 2)).dtype)
+        return {"value": np.array([loaded])}
+
+    class Built(list):
+        def append(self, device):  # what a network measures of itself when it is made is single
+            super().append((device, layer(torch.ones(1, 2)).dtype))
+
+    built = Built()
+    walk_all(stage, NAMES, Path("out"), infer, built, runtime=CPU.model_copy(update={"precision": precision}))
+    assert seen == [wanted] * 5 and built == [(torch.device("cpu"), torch.float32)]
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_another_precision_begins_anew(stage):
+    seen = []
+
+    def infer(part, item, loaded):
+        if item == 3 and len(seen) == 2:
+            raise UserError("image 3: broken")
+        seen.append(item)
+        return {"value": np.array([loaded])}
+
+    with pytest.raises(UserError):
+        walk_all(stage, NAMES, Path("out"), infer)
+    walk_all(stage, NAMES, Path("out"), infer, runtime=CPU.model_copy(update={"precision": "bf16-mixed"}))
+    assert seen == [1, 2, 1, 2, 3, 4, 5]
 
 
 def test_what_comes_after_may_add_results(stage):
