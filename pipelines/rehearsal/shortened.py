@@ -17,6 +17,9 @@ from stages.runtime.settings import TrainingSettings
 
 STEPS = 2
 """Of each training."""
+STILL = 1e-30
+"""Rate of a detector of Detectron2 without its weights, whose batch norm, being frozen, is then none: the values of a
+hundred layers grow until one step of a real rate leaves no numbers."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def _below(value: object, key: str) -> Iterator[Planned]:
 def shortened(settings: SimpleNamespace, images: int, most: Mapping[str, int], weights: Iterable[str],
               device: str) -> Tree:
     """What a rehearsal changes in a preset, by dotted path: limits, numbers of steps, and only where it must batch
-    sizes, weights and the precision.
+    sizes, weights, the rate of a detector without them, and the precision.
 
     Args:
         settings: of the preset.
@@ -79,7 +82,10 @@ def shortened(settings: SimpleNamespace, images: int, most: Mapping[str, int], w
         changes[plan.steps_key] = STEPS
         if plan.batch > most[plan.key]:
             changes[f"{plan.key}.batch_size"] = most[plan.key]
-    changes |= {f"{key}.weights": "none" for key in weights}
+    for key in weights:
+        changes[f"{key}.weights"] = "none"
+        if key.endswith(".detectron2"):
+            changes[f"{key.removesuffix('.detectron2')}.train.learning_rate"] = STILL
     # Fabric has it on GPUs alone; bfloat16 is everywhere.
     if device == "cpu" and settings.runtime.precision == "16-mixed":
         changes["runtime.precision"] = "32-true"

@@ -42,6 +42,16 @@ def test_nothing_else_changes():
         "irnet.network.batch_size": 8, "irnet.network.backbone.weights": "none", "runtime.precision": "32-true"}
 
 
+@pytest.mark.parametrize("key", ["detector", "panoptic.detector"])
+def test_a_frozen_detector_without_weights_stands_still(key):
+    """It would diverge at its first step."""
+    content, settings = _settings("voc2012", "panoptic")
+    changes = shortened(settings, 3, {plan.key: 4 for plan in trainings(settings)}, [f"{key}.detectron2"], "cpu")
+    assert changes[f"{key}.detectron2.weights"] == "none"
+    checked_params(Path("x"), changed(content, changes))
+    assert {name for name, value in changes.items() if value == 1e-30} == {f"{key}.train.learning_rate"}
+
+
 def test_the_length_of_the_full_run():
     plans = {plan.key: plan for plan in trainings(_settings("voc2012", "panoptic")[1])}
     assert plans["panoptic.network"].full_steps(10_582) == 400_000  # counted by panoptic.rounds.steps
