@@ -2,8 +2,8 @@
 
 Reads data/annotations/train_weak.json (images), data/irnet/relations, data/dataset/images and models/irnet/classifier
 (frozen backbone); writes models/irnet/irnet/: weights.pt, without the backbone and with the mean displacement over the
-training images (section 4.3), metrics.json (what eq. 5 is on them, for the trained field and for one of zeros) and
-curves/.
+training images (section 4.3), metrics.json (what eq. 5 is on at most 500 of them, for the trained field and for one
+of zeros) and curves/.
 """
 
 from __future__ import annotations
