@@ -182,5 +182,6 @@ def test_command(tmp_path, monkeypatch, capsys):
     stored = measure.measure_folder(tmp_path / "stored", truth)
     assert stored == pytest.approx({key: value for key, value in rows["hierarchy"].items() if key in stored})
     monkeypatch.setattr(sys, "argv", ["measure", str(tmp_path), "--split", "test"])
-    with pytest.raises(SystemExit, match="instances_test.json: no such file"):
+    with pytest.raises(SystemExit, match="1"):
         measure.command()
+    assert capsys.readouterr().err == f"error: {tmp_path}/instances_test.json: no such file\n"
