@@ -17,7 +17,7 @@ install: .venv/installed
 
 # Isolated builds cannot serve pydensecrf (its sources need Cython < 3 and are stale) nor Detectron2 (it imports torch).
 .venv/installed: setup.cfg pyproject.toml constraints.txt
-	@echo "installing into .venv: about 3 minutes and 6 GB (PyTorch brings its CUDA libraries)"
+	@echo "installing into .venv: 3 to 6 minutes and 6 GB (PyTorch brings its CUDA libraries)"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: Python 3.10 to 3.12 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); use make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
