@@ -58,7 +58,7 @@ def build(settings: TorchvisionSettings, predict: DetectorPredictSettings, class
         "mask_roi_pool": AlignedPool(settings.levels, 14, settings.roi_canonical_size),
         "mask_head": MaskRCNNHeads(channels, settings.mask_head_channels, 1, _head_norm(settings)),
         "mask_predictor": SingleMaskPredictor(settings.mask_head_channels[-1], settings.mask_head_channels[-1],
-                                            classes + 1)}
+                                              classes + 1)}
     heads = CrowdRoIHeads(
         box_roi_pool=AlignedPool(settings.levels, 7, settings.roi_canonical_size),
         box_head=TwoMLPHead(channels * 7 * 7, settings.box_head_channels),

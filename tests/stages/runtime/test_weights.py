@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_named(tmp_path, network, change, message):
 
 @pytest.mark.parametrize(("content", "why"), [
     (b"no weights", "it is no file of torch.save"), (b"", "it is empty, or cut"),
-    (pickle.dumps(print, 2), "torch.save|it holds"),
+    (pickle.dumps(print, 2), "it holds .*print, and nothing but tensors is read"),
 ], ids=["text", "empty", "pickle"])
 def test_files_that_are_no_weights(tmp_path, content, why):
     (tmp_path / "w.pth").write_bytes(content)
