@@ -73,8 +73,8 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
     except RecursionError:
         raise UserError(f"{path}: not valid JSON of this project: lists or objects are nested too deeply") from None
-    except ValueError as error:  # ours, or a number of thousands of digits
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+    except ValueError as error:  # ours, or a number of thousands of digits, with advice how to let Python read it
+        raise UserError(f"{path}: not valid JSON ({str(error).partition('; use sys.')[0]})") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -127,4 +127,9 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the stage that writes it has not run") from None
     except Exception as error:  # damage shows in NumPy, zipfile, zlib and struct, as errors of a dozen types
-        raise UserError(f"{path}: cannot be read as .npz ({error}); delete it and run `dvc repro` again") from None
+        reason = str(error)
+        if "Object arrays" in reason:
+            reason = "it holds Python objects, which are not read"
+        elif "pickle" in reason:  # NumPy takes whatever it does not know for a pickle, and says how to execute it
+            reason = "it is no archive of arrays"
+        raise UserError(f"{path}: cannot be read as .npz ({reason}); delete it and run `dvc repro` again") from None

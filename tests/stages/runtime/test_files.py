@@ -84,7 +84,7 @@ def test_json_without_nan(tmp_path, value):
     (b'{"id": 1, "b": [2], "id": 3}', "a.json: not valid JSON (the key 'id' appears twice in one object: 'id', 'b'"),
     (b'[{"a": NaN}]', "a.json: not valid JSON (NaN is no number that JSON has)"),
     (b'[-Infinity]', "a.json: not valid JSON (-Infinity is no number"),
-    (b'{"id": ' + b"9" * 5000 + b"}", "a.json: not valid JSON (Exceeds the limit"),
+    (b'{"id": ' + b"9" * 5000 + b"}", "for integer string conversion: value has 5000 digits)"),
     (b"[" * 100_000, "a.json: not valid JSON of this project: lists or objects are nested too deeply"),
     (b'{"a":' * 100_000, "a.json: not valid JSON of this project: lists or objects are nested too deeply"),
 ])
@@ -116,8 +116,9 @@ def _damaged(whole: bytes) -> dict[str, bytes]:
 def test_damaged_npz(tmp_path, damage):
     write_npz(tmp_path / "a.npz", values=np.random.default_rng(0).integers(0, 255, 5000, np.uint8))
     (tmp_path / "a.npz").write_bytes(_damaged((tmp_path / "a.npz").read_bytes())[damage])
-    with pytest.raises(UserError, match=r"a\.npz: cannot be read as \.npz .*delete it and run `dvc repro` again"):
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read as \.npz .*delete it and run `dvc repro`") as caught:
         read_npz(tmp_path / "a.npz")
+    assert "pickle" not in str(caught.value)  # NumPy's advice on how to execute what is in such a file
 
 
 def test_encrypted_and_oddly_packed_npz(tmp_path):
@@ -140,7 +141,7 @@ def test_names_as_long_as_the_file_system_takes(tmp_path):
 
 def test_npz_of_other_kinds(tmp_path):
     np.savez(tmp_path / "objects.npz", values=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="it holds Python objects, which are not read"):
         read_npz(tmp_path / "objects.npz")
     with (tmp_path / "single.npz").open("wb") as handle:
         np.save(handle, np.arange(3))
