@@ -75,20 +75,26 @@ def each(loop: Mapping[str, Any]) -> float:
 def full_seconds(measured: Measured, planned: Sequence[Planned], scale: Scale) -> float:
     """Seconds of a stage in the full run: its loops at the pace that they had here, and once what it takes beside them.
 
-    A training's step takes as long per sample as here. A stage without loops counts as it is.
+    A training's step takes as long per sample as here, and a round of several as long as those here. A stage without
+    loops counts as it is.
     """
     beside = measured.seconds - sum(loop["seconds"] for loop in measured.loops)
-    total = max(0.0, beside)
+    looped = 0.0
     for loop in measured.loops:
         if "batch" in loop and planned:
             plan = planned[0]
-            total += plan.full_steps(scale.samples(loop["samples"])) * each(loop) * plan.batch / loop["batch"]
+            looped += plan.full_steps(scale.samples(loop["samples"])) * each(loop) * plan.batch / loop["batch"]
         else:
-            total += scale.items(loop["items"]) * each(loop)
-    return total
+            looped += scale.items(loop["items"]) * each(loop)
+    return max(0.0, beside) + _rounds(planned) * looped
 
 
-def full_bytes(outputs: Mapping[str, int], scale: Scale) -> float:
-    """Bytes of a stage's outputs in the full run: what lies in data/ grows with the images, networks do not."""
-    grown = (scale.full.train + scale.full.val) / (scale.here.train + scale.here.val)
+def _rounds(planned: Sequence[Planned]) -> float:
+    return max((plan.rounds for plan in planned), default=1.0)
+
+
+def full_bytes(outputs: Mapping[str, int], scale: Scale, planned: Sequence[Planned] = ()) -> float:
+    """Bytes of a stage's outputs in the full run: what lies in data/ grows with the images, and with the rounds of a
+    training, networks do not."""
+    grown = _rounds(planned) * (scale.full.train + scale.full.val) / (scale.here.train + scale.here.val)
     return sum(size * (grown if path.startswith("data/") else 1) for path, size in outputs.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 from pydantic import BaseModel
@@ -17,6 +17,8 @@ from stages.runtime.settings import TrainingSettings
 
 STEPS = 2
 """Of each training."""
+ROUNDS = 2
+"""Most rounds of refinement: the second begins where the first ended, and further ones are like it."""
 STILL = 1e-30
 """Rate of a detector of Detectron2 without its weights, whose batch norm, being frozen, is then none: the values of a
 hundred layers grow until one step of a real rate leaves no numbers."""
@@ -32,6 +34,7 @@ class Planned:
         steps: how many; 0 = ``epochs`` passes over the samples.
         epochs: see ``steps``.
         batch: samples of a step.
+        rounds: of the preset for each of the rehearsal, of a stage that trains in rounds.
     """
 
     key: str
@@ -39,9 +42,10 @@ class Planned:
     steps: int
     epochs: int
     batch: int
+    rounds: float = 1.0
 
     def full_steps(self, samples: float) -> float:
-        """Of the whole training on so many samples."""
+        """Of the whole training, or that of one round, on so many samples."""
         return self.steps or self.epochs * max(1.0, samples // self.batch)
 
 
@@ -50,9 +54,14 @@ def trainings(settings: SimpleNamespace) -> list[Planned]:
     found: list[Planned] = []
     for section in [*methods_run(settings), "detector"]:
         found += _below(getattr(settings, section, None), section)
+    return [_in_rounds(plan, settings) if plan.key == "panoptic.network" else plan for plan in found]
+
+
+def _in_rounds(plan: Planned, settings: SimpleNamespace) -> Planned:
+    """The training of panoptic's network, which its rounds count."""
     rounds = settings.panoptic.rounds
-    return [Planned(plan.key, "panoptic.rounds.steps", rounds.steps, plan.epochs, plan.batch)
-            if plan.key == "panoptic.network" and rounds.steps else plan for plan in found]
+    plan = replace(plan, rounds=max(1.0, rounds.rounds / ROUNDS))
+    return replace(plan, steps_key="panoptic.rounds.steps", steps=rounds.steps) if rounds.steps else plan
 
 
 def _below(value: object, key: str) -> Iterator[Planned]:
@@ -67,8 +76,8 @@ def _below(value: object, key: str) -> Iterator[Planned]:
 
 def shortened(settings: SimpleNamespace, images: int, most: Mapping[str, int], weights: Iterable[str],
               device: str) -> Tree:
-    """What a rehearsal changes in a preset, by dotted path: limits, numbers of steps, and only where it must batch
-    sizes, weights, the rate of a detector without them, and the precision.
+    """What a rehearsal changes in a preset, by dotted path: limits, numbers of steps and rounds, and only where it must
+    batch sizes, weights, the rate of a detector without them, and the precision.
 
     Args:
         settings: of the preset.
@@ -82,6 +91,11 @@ def shortened(settings: SimpleNamespace, images: int, most: Mapping[str, int], w
         changes[plan.steps_key] = STEPS
         if plan.batch > most[plan.key]:
             changes[f"{plan.key}.batch_size"] = most[plan.key]
+        if plan.rounds > 1:
+            rounds = settings.panoptic.rounds
+            changes["panoptic.rounds.rounds"] = ROUNDS
+            # Those in which predicted things count stay the last ones.
+            changes["panoptic.rounds.merged"] = max(0, rounds.merged - rounds.rounds + ROUNDS)
     for key in weights:
         changes[f"{key}.weights"] = "none"
         if key.endswith(".detectron2"):

@@ -40,6 +40,14 @@ def test_seconds_of_a_walk():
     assert full_seconds(Measured(9.0), [], SCALE) == 9.0
 
 
+def test_rounds_that_were_left_out():
+    """Of six rounds two ran: their trainings and walks count three times, what is beside them once."""
+    plan = Planned("a", "a.steps", 100, 0, 4, rounds=3.0)
+    loops = [_loop(2, 3.0, 1.0, samples=4, batch=4), _loop(6, 7.0, 2.0)] * 2
+    assert full_seconds(Measured(25.0, 0, loops), [plan], SCALE) == pytest.approx(5 + 3 * 2 * (100 * 2.0 + 1100 * 1.0))
+    assert full_bytes({"data/a": 60, "models/b": 7}, SCALE, [plan]) == pytest.approx(3 * 60 * 1100 / 6 + 7)
+
+
 def test_data_grow_and_networks_do_not():
     assert full_bytes({"data/a": 60, "models/b": 7}, SCALE) == pytest.approx(60 * 1100 / 6 + 7)
 

@@ -42,6 +42,18 @@ def test_nothing_else_changes():
         "irnet.network.batch_size": 8, "irnet.network.backbone.weights": "none", "runtime.precision": "32-true"}
 
 
+def test_two_rounds_and_the_last_one_as_in_the_preset():
+    content, settings = _settings("cityscapes", "panoptic")
+    assert (settings.panoptic.rounds.rounds, settings.panoptic.rounds.merged) == (6, 5)
+    plans = {plan.key: plan for plan in trainings(settings)}
+    assert plans["panoptic.network"].rounds == 3 and plans["panoptic.instances"].rounds == 1
+    changes = shortened(settings, 3, {key: 1 for key in plans}, [], "cpu")
+    rounds = checked_params(Path("x"), changed(content, changes)).panoptic.rounds
+    assert (rounds.rounds, rounds.merged) == (2, 1)
+    assert "panoptic.rounds.rounds" not in shortened(_settings("voc2012", "panoptic")[1], 3, dict.fromkeys(
+        (plan.key for plan in trainings(_settings("voc2012", "panoptic")[1])), 1), [], "cpu")
+
+
 @pytest.mark.parametrize("key", ["detector", "panoptic.detector"])
 def test_a_frozen_detector_without_weights_stands_still(key):
     """It would diverge at its first step."""
