@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.runtime.together import take_from_first
+
 
 class Teacher(nn.Module):
     """A network whose weights follow those of another, and how many steps it has followed.
@@ -41,11 +43,16 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module) -> None:
-        """Move towards the student by one step; buffers are copied."""
+        """Move towards the student by one step; buffers are copied.
+
+        Of several processes each has counted the batch norm's statistics on its own share. All teachers take those of
+        the first, as the students do at their next step: a checkpoint has no others.
+        """
         done = int(self.steps)
         share = 1 - min(self.momentum, (1 + done) / (10 + done))
         for mean, value in zip(self.network.parameters(), student.parameters(), strict=True):
             mean.lerp_(value, share)
         for kept, buffer in zip(self.network.buffers(), student.buffers(), strict=True):
             kept.copy_(buffer)
+        take_from_first(self.network.buffers())
         self.steps += 1

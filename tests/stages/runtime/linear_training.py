@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stages.runtime.ema import Teacher
 from stages.runtime.optimisation import make_optimizer
 from stages.runtime.settings import RuntimeSettings
 from stages.runtime.training import fit
@@ -73,8 +74,18 @@ def train(folder: Path, network: nn.Module | None = None, loss=losses, samples=N
     return fit(network, loss, samples, optimizer, **arguments)
 
 
+def taught(folder: Path) -> Teacher:
+    """The teacher of a network whose batch norm counts; of several processes each counts its own share of a batch."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    teacher = Teacher(network, 0.9)
+    train(folder, network, extra_state={"teacher": teacher}, after_step=lambda step: teacher.follow(network))
+    return teacher
+
+
 if __name__ == "__main__":
     for name, found in (("work", train(Path(sys.argv[1]) / "work")),
-                        ("partly", train(Path(sys.argv[1]) / "partly", Partly(), partly_losses))):
+                        ("partly", train(Path(sys.argv[1]) / "partly", Partly(), partly_losses)),
+                        ("taught", taught(Path(sys.argv[1]) / "taught"))):
         torch.save(found.state_dict(), Path(sys.argv[1]) / f"{name}{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()  # a busy machine may otherwise end a rank before gloo's threads

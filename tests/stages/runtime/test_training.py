@@ -206,6 +206,9 @@ def test_two_processes_train_the_same_network(tmp_path, machines):
             for key, value in network.state_dict().items():
                 torch.testing.assert_close(found[key], value, atol=1e-5, rtol=0)
     assert _steps(tmp_path / "work") == _steps(tmp_path / "alone")
+    # A checkpoint has one teacher: if they differed, a training that goes on would not be the one that was cut off.
+    first, second = (torch.load(tmp_path / f"taught{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["network.1.running_mean"].any() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_batch_that_teaches_nothing(tmp_path):
