@@ -46,7 +46,8 @@ class Clock(nn.Module):
             self.kept.append({"step": steps, "share": round(steps / self.total, 4), "annotations": self.keep()})
 
     def get_extra_state(self) -> Tensor:
-        content = json.dumps({"done": self.done, "kept": self.kept}, sort_keys=True).encode()
+        # Keys in their order: moments.json is to have the same bytes after a kill.
+        content = json.dumps({"done": self.done, "kept": self.kept}).encode()
         return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
