@@ -90,6 +90,7 @@ def full_seconds(measured: Measured, planned: Sequence[Planned], scale: Scale) -
 
 
 def _rounds(planned: Sequence[Planned]) -> float:
+    """Rounds of the full run for each of the rehearsal, of the stage that has these trainings."""
     return max((plan.rounds for plan in planned), default=1.0)
 
 
