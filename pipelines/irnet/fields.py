@@ -17,9 +17,9 @@ from stages.cues.views import view, view_size
 from stages.labels.coco import Entry
 
 
-def field_inference(classifier: Path, irnet: Path, device: torch.device,
-                    settings: IRNetSettings) -> Callable[[str, Entry, Tensor], dict[str, np.ndarray]]:
-    """What gives the fields of one image, for a walk over images.
+def field_inference(classifier: Path, irnet: Path, device: torch.device, settings: IRNetSettings
+                    ) -> Callable[[list[tuple[str, Entry, Tensor]]], list[dict[str, np.ndarray]]]:
+    """What gives the fields of images of one size, for a walk over images that looks at several at once.
 
     Args:
         classifier, irnet: folders of the trained networks.
@@ -27,7 +27,7 @@ def field_inference(classifier: Path, irnet: Path, device: torch.device,
         settings: network and inference.
 
     Returns:
-        A function of the sub-folder (of no account here), a COCO image and its pixels (3, H, W) uint8, which gives
+        A function of sub-folders and COCO images (of no account here) and pixels (3, H, W) uint8, which gives of each
         ``displacement`` (2, h, w) float16, (dy, dx) in cells, and ``boundary`` (h, w) float16 in 0..1.
 
     Raises:
@@ -35,35 +35,44 @@ def field_inference(classifier: Path, irnet: Path, device: torch.device,
     """
     model = load_irnet(irnet, classifier, settings, device)
 
-    def infer(folder: str, image: Entry, pixels: Tensor) -> dict[str, np.ndarray]:
+    def infer(images: list[tuple[str, Entry, Tensor]]) -> list[dict[str, np.ndarray]]:
         chosen = settings.inference
-        displacement, boundary = fields(model, pixels.to(device), chosen.flip, chosen.max_pixels,
-                                        chosen.flip_displacement)
-        return {"displacement": displacement.cpu().numpy().astype(np.float16),
-                "boundary": boundary.cpu().numpy().astype(np.float16)}
+        found = fields_of_images(model, torch.stack([pixels for _, _, pixels in images]).to(device), chosen.flip,
+                                 chosen.max_pixels, chosen.flip_displacement)
+        displacements, boundaries = (maps.cpu().numpy().astype(np.float16) for maps in found)
+        return [{"displacement": displacement, "boundary": boundary}
+                for displacement, boundary in zip(displacements, boundaries, strict=True)]
 
     return infer
 
 
 def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.inf, flip_displacement: bool = True
            ) -> tuple[Tensor, Tensor]:
-    """Displacement and boundary of one image.
+    """:func:`fields_of_images` of a single image, ``pixels`` (3, H, W) uint8: displacement (2, h, w) and boundary
+    (h, w)."""
+    displacement, boundary = fields_of_images(model, pixels[None], flip, max_pixels, flip_displacement)
+    return displacement[0], boundary[0]
+
+
+def fields_of_images(model: IRNet, images: Tensor, flip: bool, max_pixels: float = math.inf,
+                     flip_displacement: bool = True) -> tuple[Tensor, Tensor]:
+    """Displacement and boundary of images of one size.
 
     Args:
         model: IRNet in evaluation mode.
-        pixels: (3, H, W) uint8 RGB on the model's device.
-        flip: average with the mirror image.
-        max_pixels: a larger image is looked at at the largest scale that fits.
+        images: (B, 3, H, W) uint8 RGB on the model's device; it looks at all of them at once.
+        flip: average with the mirror images.
+        max_pixels: larger images are looked at at the largest scale that fits.
         flip_displacement: with ``flip``, average the displacement, too, and not the boundary alone.
 
     Returns:
-        Displacement (2, h, w), (dy, dx) in cells of the image's grid, and boundary (h, w) in 0..1, both on
+        Displacement (B, 2, h, w), (dy, dx) in cells of the image's grid, and boundary (B, h, w) in 0..1, both on
         ``model.grid``.
     """
-    size = (int(pixels.shape[1]), int(pixels.shape[2]))
+    size = (int(images.shape[2]), int(images.shape[3]))
     shown = view_size(size, max_pixels=max_pixels)
-    image = pixels if shown == size else view(pixels, shown)
-    both = _looked_at(model, image[None])
+    views = images if shown == size else view(images, shown)
+    both = _looked_at(model, views)
     # Pixel p of the view is pixel (p + .5) / ratio - .5 of the image; sides are rounded one by one.
     grid, ratios = model.grid, (shown[0] / size[0], shown[1] / size[1])
     rows, columns = (Grid(grid.stride / ratio, (grid.origin + 0.5) / ratio - 0.5) for ratio in ratios)
@@ -71,7 +80,7 @@ def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.in
     if shown != size:
         both = resample_output(both, rows, grid, (cells[0], cells[1]), (columns, grid))
     if flip:
-        mirrored = _looked_at(model, image[None].flip(-1))
+        mirrored = _looked_at(model, views.flip(-1))
         mirrored = mirrored * torch.tensor([1.0, -1.0, 1.0], device=mirrored.device).view(1, 3, 1, 1)
         # Pixel p of the image is pixel width - 1 - p of its mirror image, whose cells lie elsewhere if they overhang.
         target = Grid(-grid.stride, size[1] - 1 - grid.origin)
@@ -79,7 +88,7 @@ def fields(model: IRNet, pixels: Tensor, flip: bool, max_pixels: float = math.in
         both = mean if flip_displacement else torch.cat([both[:, :2], mean[:, 2:]], dim=1)
     if shown != size:
         both = both / torch.tensor([*ratios, 1.0], device=both.device).view(1, 3, 1, 1)
-    return both[0, :2], both[0, 2]
+    return both[:, :2], both[:, 2]
 
 
 def _looked_at(model: IRNet, images: Tensor) -> Tensor:

@@ -19,16 +19,17 @@ CAMS = layout.method_data("irnet") / "cams"
 
 
 def main(params: Path) -> None:
-    """One image after the other on the device."""
+    """Images on the device, those of one size several at a time."""
     from stages.cues.cams import cam_inference
-    from stages.cues.views import walk_images
+    from stages.cues.views import image_size, walk_images
+    from stages.runtime.walk import Together
 
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen, grid = settings.irnet.cams, settings.irnet.grid
     walk_images(__file__, params, settings.runtime, {"": read_coco(layout.WEAK["train"])["images"]},
                 build=lambda device: cam_inference(CLASSIFIER, device, chosen, grid),
                 inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt"], parameters=[chosen, grid],
-                output=CAMS, description="attention maps")
+                output=CAMS, description="attention maps", together=Together(chosen.batch_size, image_size))
 
 
 if __name__ == "__main__":

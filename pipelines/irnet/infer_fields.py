@@ -21,9 +21,10 @@ FIELDS = layout.method_data("irnet") / "fields"
 
 
 def main(params: Path) -> None:
-    """One image after the other on the device."""
+    """Images on the device, those of one size several at a time."""
     from pipelines.irnet.fields import field_inference
-    from stages.cues.views import walk_images
+    from stages.cues.views import image_size, walk_images
+    from stages.runtime.walk import Together
 
     settings = load_settings(params, runtime=RuntimeSettings, irnet=IRNetSettings)
     chosen = settings.irnet
@@ -31,7 +32,7 @@ def main(params: Path) -> None:
                 build=lambda device: field_inference(CLASSIFIER, IRNET, device, chosen),
                 inputs=[layout.WEAK["train"], layout.IMAGES, CLASSIFIER / "weights.pt", IRNET / "weights.pt"],
                 parameters=[chosen.inference, chosen.network, chosen.grid], output=FIELDS,
-                description="displacement and boundary")
+                description="displacement and boundary", together=Together(chosen.inference.batch_size, image_size))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.cues.settings import AugmentSettings, BackboneSettings, CamSettings, ClassifierSettings, ViewSettings
+from stages.cues.settings import AugmentSettings, BackboneSettings, CamSettings, ClassifierSettings, ImageBatchSettings
 from stages.propagation.settings import DenseCrfSettings
 from stages.runtime.settings import Settings, TrainingSettings
 
@@ -59,7 +59,7 @@ class NetworkSettings(TrainingSettings):
         "all", description="pixels whose mean displacement is subtracted (sec. 4.3 says the mean of D)")
 
 
-class FieldSettings(ViewSettings):
+class FieldSettings(ImageBatchSettings):
     """Inference of displacement field and class boundary map."""
 
     flip_displacement: bool = Field(True, description="with flip, average the displacement, too, not the boundary "

@@ -56,7 +56,13 @@ class ViewSettings(Settings):
         "(not in the paper)"))
 
 
-class CamSettings(ViewSettings):
+class ImageBatchSettings(ViewSettings):
+    """How a network looks at whole images, several of one size at once."""
+
+    batch_size: int = Field(1, ge=1, description="images of equal size that are looked at at once (not in the paper)")
+
+
+class CamSettings(ImageBatchSettings):
     """Inference of class attention maps (IRNet eq. 1)."""
 
     flip: bool = Field(True, description="also look at the mirrored image (not in the paper; published code)")

@@ -32,6 +32,11 @@ def read_image(image: Entry) -> Tensor:
     return read_tensor(layout.IMAGES / image["file_name"])
 
 
+def image_size(image: Entry) -> tuple[int, int]:
+    """(height, width) of an image of the data set, from its COCO entry [px]."""
+    return int(image["height"]), int(image["width"])
+
+
 walk_images = partial(walk_stage, key=layout.image_key, load=read_image)
 """``runtime.walk.walk_stage`` over COCO images that a network sees whole, as (3, H, W) uint8."""
 
@@ -46,9 +51,12 @@ def view_size(size: tuple[int, int], scale: float = 1.0, max_pixels: float = mat
 
 
 def view(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """A (3, H, W) uint8 image at another size (height, width), as float in 0..1, without aliasing."""
-    values = image.float()[None] / 255
+    """A (3, H, W) uint8 image, or several (B, 3, H, W), at another size (height, width), as float in 0..1, without
+    aliasing."""
+    values = image.float() / 255
     before = values.shape[-2] * values.shape[-1]
     if size == tuple(values.shape[-2:]):
-        return values[0]
-    return functional.interpolate(values, size=size, mode="bilinear", antialias=size[0] * size[1] < before)[0]
+        return values
+    images = values if values.ndim == 4 else values[None]
+    shown = functional.interpolate(images, size=size, mode="bilinear", antialias=size[0] * size[1] < before)
+    return shown if values.ndim == 4 else shown[0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
@@ -23,7 +24,26 @@ Loaded = TypeVar("Loaded")
 Result = Mapping[str, Any] | list[Any]
 """Arrays by name for ``.npz``, anything that JSON can hold for ``.json``."""
 
+Infer = Callable[[str, Item, Loaded], Result]
+"""Of a sub-folder, an item and what was loaded of it: the item's result."""
+
+InferTogether = Callable[[list[tuple[str, Item, Loaded]]], Sequence[Result]]
+"""The same of several items at once: their results, in their order."""
+
 _AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Together(Generic[Item]):
+    """Which items a network looks at at once.
+
+    Attributes:
+        most: of them.
+        alike: what all of them share, e.g. their size.
+    """
+
+    most: int
+    alike: Callable[[Item], Hashable]
 
 
 def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: str, total: int | None = None,
@@ -58,10 +78,11 @@ def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: st
 
 def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *,
                key: Callable[[Item], str], load: Callable[[Item], Loaded],
-               build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]], inputs: Sequence[Path],
-               parameters: object, output: Path | None, description: str, suffix: str = ".npz",
+               build: Callable[[torch.device], Infer[Item, Loaded] | InferTogether[Item, Loaded]],
+               inputs: Sequence[Path], parameters: object, output: Path | None, description: str, suffix: str = ".npz",
                write: Callable[[Path, Any], None] | None = None,
-               finish: Callable[[Path], Mapping[str, str | Path]] | None = None, part: str = "") -> None:
+               finish: Callable[[Path], Mapping[str, str | Path]] | None = None, part: str = "",
+               together: Together[Item] | None = None) -> None:
     """The whole of a stage that looks at images, one after the other, with a network: one result file per item.
 
     With ``runtime.processes`` each process takes every so-many-th item on a device of its own. Items whose file is
@@ -86,20 +107,24 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         finish: called with the folder of all results, on one process; it may write further files beside that folder and
             gives ``{name in the work folder: destination}`` of them.
         part: of the stage, where it walks several times (see ``Work``).
+        together: if several items are looked at at once; then ``build`` makes ``infer([(sub-folder, item, loaded)])``,
+            which gives their results. Which items come together does not depend on where a run was cut off.
     """
     distributed.launch(file, params, runtime.processes)
     with Work(file, inputs, [runtime.precision, parameters], part=part) as work:
         folder = work.subfolder("results")
         walk(folder, runtime, items, key=key, load=load, build=build, description=description, suffix=suffix,
-             write=write)
+             write=write, together=together)
         if distributed.rank() == 0:
             further = finish(folder) if finish is not None else {}
             work.publish({**({} if output is None else {"results": output}), **further})
 
 
 def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *, key: Callable[[Item], str],
-         load: Callable[[Item], Loaded], build: Callable[[torch.device], Callable[[str, Item, Loaded], Result]],
-         description: str, suffix: str = ".npz", write: Callable[[Path, Any], None] | None = None) -> None:
+         load: Callable[[Item], Loaded],
+         build: Callable[[torch.device], Infer[Item, Loaded] | InferTogether[Item, Loaded]],
+         description: str, suffix: str = ".npz", write: Callable[[Path, Any], None] | None = None,
+         together: Together[Item] | None = None) -> None:
     """The walk of ``walk_stage``, whose arguments it takes, inside a work folder, for a stage that does more.
 
     Args:
@@ -115,16 +140,39 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
     def path(name: str, item: Item) -> Path:
         return folder / name / f"{key(item)}{suffix}"
 
-    missing = [pair for pair in own if not path(*pair).exists()]
+    # A batch that lacks a file is looked at whole: results may differ in the last bits with what else is in it.
+    missing = [batch for batch in _batches(own, together) if not all(path(*pair).exists() for pair in batch)]
     if missing:
         with torch.no_grad():
             device = devices.resolve(runtime.device)
             infer = build(device)
-            done = len(own) - len(missing)
+        looked_at = [pair for batch in missing for pair in batch]
         with torch.no_grad(), autocast(runtime.precision, device):
-            for (name, item), loaded in ahead(missing, lambda pair: load(pair[1]), description, len(own), done):
-                write(path(name, item), infer(name, item, loaded))
+            batches, members = deque(missing), []
+            for (name, item), loaded in ahead(looked_at, lambda pair: load(pair[1]), description, len(own),
+                                              len(own) - len(looked_at)):
+                members.append((name, item, loaded))
+                if len(members) < len(batches[0]):
+                    continue
+                if together is None:
+                    results: Sequence[Result] = [cast(Infer[Item, Loaded], infer)(*members[0])]
+                else:
+                    results = cast(InferTogether[Item, Loaded], infer)(members)
+                for pair, result in zip(batches.popleft(), results, strict=True):
+                    write(path(*pair), result)
+                members = []
     wait_for_all()
+
+
+def _batches(pairs: Sequence[tuple[str, Item]], together: Together[Item] | None) -> list[list[tuple[str, Item]]]:
+    """Pairs of sub-folder and item, those that are looked at at once next to each other; alone if nothing is said."""
+    if together is None:
+        return [[pair] for pair in pairs]
+    groups: dict[Hashable, list[tuple[str, Item]]] = {}
+    for pair in pairs:
+        groups.setdefault(together.alike(pair[1]), []).append(pair)
+    return [group[first:first + together.most] for group in groups.values()
+            for first in range(0, len(group), together.most)]
 
 
 def _write_arrays(path: Path, arrays: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stages.cues.backbone import Grid, grid_of
-from stages.cues.cams import class_attention_maps
+from stages.cues.cams import attention_maps_of_images, class_attention_maps
 from stages.cues.classifier import Classifier
 from stages.cues.settings import BackboneSettings, CamSettings
 
@@ -193,3 +193,17 @@ def test_photographs_fit_by_default():
     (height, width), = model.backbone.sizes
     assert 3.9e6 < height * width <= 4e6
     assert height / width == pytest.approx(0.75, abs=0.001)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_several_images_are_looked_at_as_each_alone(network, flip):
+    images = torch.randint(0, 256, (3, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    classes: list[list[int]] = [[2], [], [0, 3, 1]]
+    chosen = {"scales": (0.5, 1.0, 1.5), "flip": flip, "grid": grid_of(4)}
+    with torch.no_grad():
+        maps, probabilities = attention_maps_of_images(network, images, classes, **chosen)
+        for number, image in enumerate(images):
+            wanted, scores = class_attention_maps(network, image, classes[number], **chosen)
+            assert maps[number].shape == wanted.shape
+            assert torch.allclose(maps[number], wanted, atol=1e-4)
+            assert torch.allclose(probabilities[number], scores, atol=1e-5)

@@ -12,7 +12,7 @@ from staged import CPU, clone, walk_all
 from stages.runtime import fingerprint
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json, read_npz
-from stages.runtime.walk import ahead
+from stages.runtime.walk import Together, ahead
 
 NAMES = {"a": [1, 2, 3], "b": [4, 5]}
 
@@ -97,6 +97,25 @@ def test_another_precision_begins_anew(stage):
         walk_all(stage, NAMES, Path("out"), infer)
     walk_all(stage, NAMES, Path("out"), infer, runtime=CPU.model_copy(update={"precision": "bf16-mixed"}))
     assert seen == [1, 2, 1, 2, 3, 4, 5]
+
+
+def test_alike_items_are_looked_at_together_and_after_a_failure_in_the_same_company(stage):
+    seen, broken = [], [7]
+
+    def infer(members):
+        if broken and broken[0] in {item for _, item, _ in members}:
+            raise UserError(f"image {broken.pop()}: broken")
+        seen.append([(part, item) for part, item, _ in members])
+        return [{"value": np.array([loaded])} for _, _, loaded in members]
+
+    names, odd_and_even = {"a": range(1, 8), "b": range(8, 10)}, Together(3, lambda item: item % 2)
+    batches = [[("a", 1), ("a", 3), ("a", 5)], [("a", 7), ("b", 9)], [("a", 2), ("a", 4), ("a", 6)], [("b", 8)]]
+    with pytest.raises(UserError, match="image 7"):
+        walk_all(stage, names, Path("out"), infer, together=odd_and_even)
+    next(Path().rglob("a/3.npz")).unlink()  # as if it had been cut off between the files of a batch
+    walk_all(stage, names, Path("out"), infer, together=odd_and_even)
+    assert seen == [batches[0], *batches]
+    assert _values() == {f"{part}/{item}.npz": item * 10 for part, items in names.items() for item in items}
 
 
 def test_what_comes_after_may_add_results(stage):
