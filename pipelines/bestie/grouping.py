@@ -37,11 +37,11 @@ class Instances:
 
 @torch.no_grad()
 def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], flip: bool,
-                  max_pixels: float = math.inf) -> tuple[Tensor, Tensor, Tensor]:
+                  max_pixels: float = math.inf, flip_offset: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Class probabilities, heat and offsets of one image, averaged over views (not in the paper; published code).
 
-    Offsets are lengths and directions: those of another scale are divided by it, those of the mirrored image are left
-    out.
+    Offsets are lengths and directions: those of another scale are divided by it, those of the mirrored image point the
+    other way along the rows.
 
     Args:
         model: in evaluation mode.
@@ -49,6 +49,7 @@ def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], 
         scales: factors on the image's size.
         flip: also look at the mirrored image.
         max_pixels: a view that would have more is taken at the largest scale that fits.
+        flip_offset: whether the offsets of the mirrored images count, too.
 
     Returns:
         Probabilities (C + 1, H, W), heat (C, H, W), offsets (2, H, W) as (dy, dx) [px of the image].
@@ -59,11 +60,13 @@ def average_views(model: BestieNetwork, image: Tensor, scales: Sequence[float], 
         size = view_size((height, width), scale, max_pixels)
         shown = view(image, size)
         outputs = model(torch.stack([shown, shown.flip(-1)]) if flip else shown[None])
-        probability, heat = outputs.logits.softmax(1), outputs.heat
+        probability, heat, offset = outputs.logits.softmax(1), outputs.heat, outputs.offset[:1]
         if flip:
             probability, heat = ((maps[:1] + maps[1:].flip(-1)) / 2 for maps in (probability, heat))
-        ratio = outputs.offset.new_tensor([height / size[0], width / size[1]]).view(1, 2, 1, 1)
-        maps = torch.cat([probability, heat, outputs.offset[:1] * ratio], dim=1)
+        if flip and flip_offset:
+            offset = (offset + outputs.offset[1:].flip(-1) * offset.new_tensor([1, -1]).view(1, 2, 1, 1)) / 2
+        ratio = offset.new_tensor([height / size[0], width / size[1]]).view(1, 2, 1, 1)
+        maps = torch.cat([probability, heat, offset * ratio], dim=1)
         if size != (height, width):
             maps = functional.interpolate(maps, (height, width), mode="bilinear", antialias=size[0] > height)
         sums.append(maps[0])
@@ -97,8 +100,7 @@ def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings:
                            settings.centres)
     y, x = (numbers[0] > 0).nonzero(as_tuple=True)
     group = numbers[0, y, x]
-    shift = offset[:, y, x]
-    instance = nearest_centre(y + shift[0], x + shift[1], group, centres.component, centres.y, centres.x, count + 1)
+    instance = nearest_centre(*_landing(offset, y, x), group, centres.component, centres.y, centres.x, count + 1)
     # Components without a centre follow as whole instances.
     found = len(centres.component)
     instance = torch.where(instance < 0, found + group - 1, instance)
@@ -117,17 +119,20 @@ def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings:
 
 
 @torch.no_grad()
-def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, known: np.ndarray | None = None
-                    ) -> Instances:
+def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, known: np.ndarray | None = None,
+                    landing: bool = False) -> Instances:
     """The same where the objects' points are known (section 4.3): each pixel of a class goes to one of its points.
 
     A score is the mean class probability of the mask. A point whose class no pixel goes to has no instance.
+    With ``landing`` a pixel goes to the point whose own offset leads nearest to where the pixel's leads (not in the
+    paper): an object's offsets have errors in common, and its point has them, too.
 
     Args:
         probability: (C + 1, H, W) of background and classes; only classes with a point compete.
         offset: (2, H, W) as (dy, dx) [px].
         points: (n, 3) rows (class index, y, x) in pixels of the image.
         known: as in ``group_instances``.
+        landing: compare with the places where the points' offsets lead, in the place of the points.
     """
     points = np.asarray(points, np.int64).reshape(-1, 3)
     order = np.argsort(points[:, 0], kind="stable")
@@ -135,13 +140,21 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, kno
     semantic, best = _classes(probability, sorted(set(points[:, 0].tolist())), known)
     category, at_y, at_x = torch.from_numpy(points).to(offset.device).unbind(1)
     y, x = (best > 0).nonzero(as_tuple=True)
-    shift = offset[:, y, x]
-    instance = nearest_centre(y + shift[0], x + shift[1], best[y, x] - 1, category, at_y, at_x, len(probability) - 1)
+    target_y, target_x = _landing(offset, y, x)
+    if landing:
+        at_y, at_x = _landing(offset, at_y, at_x)
+    instance = nearest_centre(target_y, target_x, best[y, x] - 1, category, at_y, at_x, len(probability) - 1)
     area = torch.bincount(instance, minlength=len(points))
     mean = torch.zeros(len(points), dtype=torch.float64, device=offset.device)
     mean.index_add_(0, instance, probability[best[y, x], y, x].double())
     return _instances((y, x), instance, best[y, x] - 1, (mean / area.clamp(min=1)).float(), area > 0, semantic.shape,
                       order)
+
+
+def _landing(offset: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the offsets (2, H, W) of pixels (P,) lead: rows and columns (P,)."""
+    shift = offset[:, y, x]
+    return y + shift[0], x + shift[1]
 
 
 def _classes(probability: Tensor, classes: Collection[int] | None, known: np.ndarray | None

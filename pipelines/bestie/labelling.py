@@ -68,14 +68,15 @@ def network_instances(model: BestieNetwork, category_ids: Sequence[int], cues: P
     device = next(model.parameters()).device
 
     def infer(split: str, image: Entry, pixels: Tensor) -> Instances:
-        probability, heat, offset = average_views(model, pixels.to(device), chosen.scales, flip, chosen.max_pixels)
+        probability, heat, offset = average_views(model, pixels.to(device), chosen.scales, flip, chosen.max_pixels,
+                                                  chosen.flip_offset)
         known = None
         if split == "train" and semantic is not None:
             known = read_indices(semantic / f"{layout.image_key(image)}.png", (image["height"], image["width"]), table)
         if split == "train" and points:
             rows = read_npz(cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3).astype(np.int64)
             rows[:, 0] = [category_ids.index(category) for category in rows[:, 0].tolist()]
-            return group_to_points(probability, offset, rows, known)
+            return group_to_points(probability, offset, rows, known, chosen.reference == "landing")
         classes = [category_ids.index(category) for category in tags[image["id"]]] if split == "train" else None
         return group_instances(probability, heat, offset, chosen, classes, known)
 

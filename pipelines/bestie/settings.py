@@ -220,6 +220,11 @@ class InferenceSettings(Settings):
     flip: bool | None = Field(None, description=(
         "average class probabilities and heat with those of the mirrored image; null = with points, not with tags "
         "(not in the paper; published code)"))
+    flip_offset: bool = Field(False, description=(
+        "average the offsets, too, where the mirrored image is looked at (not in the paper; published code: false)"))
+    reference: Literal["point", "landing"] = Field("point", description=(
+        "with annotated points, what a pixel's offset must lead near to: a point (sec. 4.3), or the place where that "
+        "point's own offset leads, which cancels errors that the pixels of an object share (not in the paper)"))
     max_pixels: float = Field(4e6, ge=1024, description=(
         "a view that would have more pixels is taken at the largest scale that fits, for want of memory [px] (not in "
         "the paper)"))

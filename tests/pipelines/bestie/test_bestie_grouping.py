@@ -145,6 +145,25 @@ def test_points_share_the_foreground_of_their_class():
     assert not none.labels.any() and none.scores.shape == (0,)
 
 
+def test_what_an_object_and_its_point_miss_alike_does_not_count():
+    """Two objects side by side; the right one's offsets lead too far by as much everywhere."""
+    probability = torch.zeros(2, 6, 20)
+    probability[1] = 1.0
+    points = np.array([[0, 3, 4], [0, 3, 13]])
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(20.0), indexing="ij")
+    left = columns < 8
+    offset = torch.stack([3 - rows, torch.where(left, 4 - columns, 13 - columns - 8)])
+    wanted = torch.where(left, 1, 2).numpy()
+    assert (group_to_points(probability, offset, points).labels == 1).all(), "5 is nearer to 4 than to 13"
+    assert np.array_equal(group_to_points(probability, offset, points, landing=True).labels, wanted)
+    right = torch.stack([3 - rows, torch.where(left, 4 - columns, 13 - columns)])
+    for landing in (False, True):
+        assert np.array_equal(group_to_points(probability, right, points, landing=landing).labels, wanted)
+    # Without offsets both are the split by the nearest point.
+    plain = [group_to_points(probability, 0 * right, points, landing=landing).labels for landing in (False, True)]
+    assert np.array_equal(*plain) and set(plain[0][0, :9]) == {1}
+
+
 def test_a_known_map_is_the_foreground():
     """The probabilities say nothing of where a class is; they still score it."""
     probability, heat, offset = scene()
@@ -189,3 +208,8 @@ def test_views_are_brought_back(scales, flip):
     assert torch.allclose(heat[0, :, inner], columns.expand(40, -1), atol=0.05)
     assert torch.allclose(offset[1, :, inner], (30 - columns).expand(40, -1), atol=0.05), "never of the mirror image"
     assert torch.allclose(offset[0], torch.full((40, 64), 2.0), atol=0.05)
+    # This network's offsets follow what a pixel shows alone: those of the mirror image, turned back, undo its own.
+    both = average_views(Positions(), ramp, scales, flip, flip_offset=True)[2]
+    mirrored = -(30 - columns) if flip else 30 - columns
+    assert torch.allclose(both[1, :, inner], ((30 - columns + mirrored) / 2).expand(40, -1), atol=0.05)
+    assert torch.allclose(both[0], offset[0], atol=0.05)
