@@ -37,7 +37,10 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
     "labels_train": ("metrics/detail/score.json", {
         "ap25": "train.voc.AP25", "ap50": "train.voc.AP50", "coco_ap": "train.coco.AP", "miou": "train.semantic.mIoU",
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
-        "labels": "train.objects.labels", "objects": "train.objects.objects"}),
+        "labels": "train.objects.labels", "objects": "train.objects.objects",
+        # Of IRNet alone: eq. 5 of its field and of one of zeros.
+        "displacement_error": "method.displacement_error",
+        "displacement_error_of_zeros": "method.displacement_error_of_zeros"}),
     # What the same generator makes of images that it never saw, of some methods also from the annotated points.
     "labels_val": _of_large_objects("val"),
     "labels_val_points": _of_large_objects("val_points"),
