@@ -120,35 +120,52 @@ def group_instances(probability: Tensor, heat: Tensor, offset: Tensor, settings:
 
 @torch.no_grad()
 def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, known: np.ndarray | None = None,
-                    landing: bool = False) -> Instances:
+                    settings: InferenceSettings | None = None) -> Instances:
     """The same where the objects' points are known (section 4.3): each pixel of a class goes to one of its points.
 
-    A score is the mean class probability of the mask. A point whose class no pixel goes to has no instance.
-    With ``landing`` a pixel goes to the point whose own offset leads nearest to where the pixel's leads (not in the
-    paper): an object's offsets have errors in common, and its point has them, too.
+    A score is the mean class probability of the mask. A point that no pixel goes to has no instance.
 
     Args:
         probability: (C + 1, H, W) of background and classes; only classes with a point compete.
         offset: (2, H, W) as (dy, dx) [px].
         points: (n, 3) rows (class index, y, x) in pixels of the image.
         known: as in ``group_instances``.
-        landing: compare with the places where the points' offsets lead, in the place of the points.
+        settings: which pixels a point may have (``reach``, ``smallest``), and how far offsets are followed (``trust``).
     """
+    settings = settings or InferenceSettings()
     points = np.asarray(points, np.int64).reshape(-1, 3)
-    order = np.argsort(points[:, 0], kind="stable")
-    points = points[order]
-    semantic, best = _classes(probability, sorted(set(points[:, 0].tolist())), known)
-    category, at_y, at_x = torch.from_numpy(points).to(offset.device).unbind(1)
-    y, x = (best > 0).nonzero(as_tuple=True)
-    target_y, target_x = _landing(offset, y, x)
-    if landing:
-        at_y, at_x = _landing(offset, at_y, at_x)
-    instance = nearest_centre(target_y, target_x, best[y, x] - 1, category, at_y, at_x, len(probability) - 1)
+    classes = sorted(set(points[:, 0].tolist()))
+    semantic, best = _classes(probability, classes, known)
+    # Pixels compete for the points of their group: 0 is nobody's.
+    groups = semantic if settings.reach == "class" else candidate_components(semantic, classes, settings.smallest)
+    own = points[:, 0] + 1
+    if settings.reach == "component":
+        there = semantic[points[:, 1], points[:, 2]] == own
+        own = np.where(there, groups[points[:, 1], points[:, 2]], 0)
+    order = np.flatnonzero(own)[np.argsort(own[own > 0], kind="stable")]
+    points, count = points[order], int(groups.max(initial=0)) + 1
+    at_y, at_x, group = torch.from_numpy(np.stack([*points[:, 1:].T, own[order]])).to(offset.device)
+    numbers = torch.from_numpy(groups).to(offset.device).long()
+    y, x = (numbers > 0).nonzero(as_tuple=True)
+    if settings.trust > 0 and len(points):
+        nearest = nearest_centre(y.float(), x.float(), numbers[y, x], group, at_y, at_x, count)
+        offset = offset.clone()
+        offset[:, y, x] *= _trusted(offset, at_y, at_x, group, settings.trust)[nearest.clamp(min=0)]
+    instance = nearest_centre(*_landing(offset, y, x), numbers[y, x], group, at_y, at_x, count)
+    y, x, instance = (values[instance >= 0] for values in (y, x, instance))
     area = torch.bincount(instance, minlength=len(points))
     mean = torch.zeros(len(points), dtype=torch.float64, device=offset.device)
     mean.index_add_(0, instance, probability[best[y, x], y, x].double())
     return _instances((y, x), instance, best[y, x] - 1, (mean / area.clamp(min=1)).float(), area > 0, semantic.shape,
                       order)
+
+
+def _trusted(offset: Tensor, y: Tensor, x: Tensor, group: Tensor, trust: float) -> Tensor:
+    """(n,) how far the offsets (2, H, W) around points are followed: see ``InferenceSettings.trust``."""
+    apart = torch.hypot((y[:, None] - y).float(), (x[:, None] - x).float())
+    rivals = (group[:, None] == group) & ~torch.eye(len(group), dtype=torch.bool, device=group.device)
+    distance = apart.masked_fill(~rivals, torch.inf).amin(1).clamp(min=1e-6)
+    return 1 / (1 + (torch.hypot(*offset[:, y, x].float()) / (trust * distance)) ** 2)
 
 
 def _landing(offset: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

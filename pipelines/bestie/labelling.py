@@ -76,7 +76,7 @@ def network_instances(model: BestieNetwork, category_ids: Sequence[int], cues: P
         if split == "train" and points:
             rows = read_npz(cues / f"{layout.image_key(image)}.npz")["cues"].reshape(-1, 3).astype(np.int64)
             rows[:, 0] = [category_ids.index(category) for category in rows[:, 0].tolist()]
-            return group_to_points(probability, offset, rows, known, chosen.reference == "landing")
+            return group_to_points(probability, offset, rows, known, chosen)
         classes = [category_ids.index(category) for category in tags[image["id"]]] if split == "train" else None
         return group_instances(probability, heat, offset, chosen, classes, known)
 

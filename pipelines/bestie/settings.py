@@ -222,9 +222,6 @@ class InferenceSettings(Settings):
         "(not in the paper; published code)"))
     flip_offset: bool = Field(False, description=(
         "average the offsets, too, where the mirrored image is looked at (not in the paper; published code: false)"))
-    reference: Literal["point", "landing"] = Field("point", description=(
-        "with annotated points, what a pixel's offset must lead near to: a point (sec. 4.3), or the place where that "
-        "point's own offset leads, which cancels errors that the pixels of an object share (not in the paper)"))
     max_pixels: float = Field(4e6, ge=1024, description=(
         "a view that would have more pixels is taken at the largest scale that fits, for want of memory [px] (not in "
         "the paper)"))
@@ -232,6 +229,13 @@ class InferenceSettings(Settings):
         "components of the predicted classes with fewer pixels are left out [px] (not in the paper; published code: "
         "50)"))
     centres: CentreSettings = Field(CentreSettings(threshold=0.1), description="see CentreSettings")
+    reach: Literal["class", "component"] = Field("class", description=(
+        "with annotated points, which pixels compete for a point: all of its class (sec. 4.3), or those of the "
+        "component that it lies in (not in the paper)"))
+    trust: float = Field(0.0, ge=0, description=(
+        "with annotated points, where the offset ought to be 0: how far offsets are followed around a point whose own "
+        "is wrong, which is 1 / (1 + (e / (trust d))^2) of their length, e being that error and d the distance of the "
+        "next point that it competes with; 0 = as they are (sec. 4.3; not in the paper otherwise)"))
     whole: bool = Field(True, description=(
         "a component in which no centre is found is one instance (not in the paper; published code)"))
 

@@ -145,23 +145,47 @@ def test_points_share_the_foreground_of_their_class():
     assert not none.labels.any() and none.scores.shape == (0,)
 
 
-def test_what_an_object_and_its_point_miss_alike_does_not_count():
-    """Two objects side by side; the right one's offsets lead too far by as much everywhere."""
+def test_offsets_are_followed_as_far_as_their_points_bear_them_out():
+    """Two touching objects of a class; the offsets of the right one lead 8 columns too far everywhere."""
     probability = torch.zeros(2, 6, 20)
     probability[1] = 1.0
     points = np.array([[0, 3, 4], [0, 3, 13]])
     rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(20.0), indexing="ij")
-    left = columns < 8
-    offset = torch.stack([3 - rows, torch.where(left, 4 - columns, 13 - columns - 8)])
+    left = columns < 6
     wanted = torch.where(left, 1, 2).numpy()
-    assert (group_to_points(probability, offset, points).labels == 1).all(), "5 is nearer to 4 than to 13"
-    assert np.array_equal(group_to_points(probability, offset, points, landing=True).labels, wanted)
     right = torch.stack([3 - rows, torch.where(left, 4 - columns, 13 - columns)])
-    for landing in (False, True):
-        assert np.array_equal(group_to_points(probability, right, points, landing=landing).labels, wanted)
-    # Without offsets both are the split by the nearest point.
-    plain = [group_to_points(probability, 0 * right, points, landing=landing).labels for landing in (False, True)]
-    assert np.array_equal(*plain) and set(plain[0][0, :9]) == {1}
+    wrong = right - torch.stack([0 * rows, torch.where(left, 0, 8)])
+    labels = lambda offset, **given: group_to_points(  # noqa: E731
+        probability, offset, points, settings=InferenceSettings(**given)).labels
+    split = labels(0 * right)
+    assert np.array_equal(split, torch.where(columns <= 8, 1, 2).numpy()), "the nearest point"
+    assert np.array_equal(labels(right), wanted) and (labels(wrong) == 1).all()
+    # 1 / (1 + (e / (trust d))^2) by hand: of a point's error e = 8 with the next point d = 9 columns away.
+    for trust in (0.1, 0.5, 2.0, 100.0):
+        assert np.array_equal(labels(right, trust=trust), wanted), "points that bear them out"
+        share = 1 / (1 + (8 / (trust * 9)) ** 2)
+        nearer = torch.where(columns <= 8, 1.0, share)  # of the point that is nearest to the pixel
+        followed = columns + nearer * wrong[1]
+        by_hand = torch.where((followed - 4).abs() <= (followed - 13).abs(), 1, 2).numpy()
+        assert np.array_equal(labels(wrong, trust=trust), by_hand)
+    assert np.array_equal(labels(wrong, trust=0.1)[:, 9:], split[:, 9:])
+
+
+def test_points_have_their_own_components_only_if_that_is_asked_for():
+    probability, _, offset = scene()
+    known = np.zeros(probability.shape[1:], np.int16)
+    known[:4, :6], known[:4, 8:14], known[7:, :3] = 1, 1, 1
+    points = np.array([[0, 1, 1], [0, 1, 4], [0, 5, 9]])  # two in the first component, one in none
+    given = group_to_points(probability, 0 * offset, points, known, InferenceSettings(smallest=1, reach="component"))
+    assert given.points.tolist() == [0, 1], "a point outside every component has no instance"
+    assert np.array_equal(given.labels > 0, (known == 1) & (np.arange(known.shape[1]) < 6) & (
+        np.arange(known.shape[0]) < 4)[:, None]), "a component without a point is nobody's"
+    assert set(given.labels[0, :3]) == {1} and set(given.labels[0, 3:6]) == {2}
+    every = group_to_points(probability, 0 * offset, points, known)
+    assert np.array_equal(every.labels > 0, known == 1) and every.points.tolist() == [0, 1, 2]
+    none = group_to_points(probability, offset, np.zeros((0, 3)), known,
+                           InferenceSettings(reach="component", trust=0.4))
+    assert not none.labels.any()
 
 
 def test_a_known_map_is_the_foreground():
