@@ -72,7 +72,8 @@ ablation: install
 
 photos: install
 	@test -n "$(ROOT)" || { echo "error: make photos METHOD=$(METHOD) ROOT=folder [WEIGHTS=file]"; exit 1; }
-	$(BIN)/python -m pipelines.photos $(METHOD) "$(ROOT)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+	$(BIN)/python -m pipelines.photos $(METHOD) "$(ROOT)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+	  $(if $(ROWS),--rows $(ROWS))
 
 # PRESET=voc2012, the name of a preset or a file; ROOT=folder: the first images of the real data set.
 rehearse: install

@@ -9,10 +9,12 @@ metrics/photos/<method>.json; works in a workspace of its own and leaves params.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from pipelines.ablation_plan import known
 from pipelines.settings import METHODS, with_method
 from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provenance
 from stages.runtime.errors import UserError
@@ -51,8 +53,9 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tree) -> Tree:
-    """Run the chain, before it the rows of the method's photos.yaml, and collect the figures.
+def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tree,
+        chosen: Sequence[str] | None = None) -> Tree:
+    """Run the chain, before it the rows of the method's photos.yaml, or the chosen ones, and collect the figures.
 
     The rows come first, so that the workspace and its report are left as the chain itself makes them; what they share
     with it is made once.
@@ -69,6 +72,8 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
     shown = _with_weights(shown, file.name if file else "imagenet")
     plan = ROOT / "pipelines" / method / "photos.yaml"
     rows = read_yaml(plan)["rows"] if plan.exists() else {}
+    known("ROWS", list(chosen or ()), list(rows))
+    rows = {name: row for name, row in rows.items() if chosen is None or name in chosen}
     workspace = Workspace(f"photos-{method}")
     seconds = 0.0
     found: Tree = {}
@@ -116,12 +121,13 @@ def main() -> None:
     parser.add_argument("--weights", help="file that takes the place of FILE in the preset (default: what timm "
                                           "downloads)")
     parser.add_argument("--preset", type=Path, default=ROOT / "pipelines/presets/photos.yaml")
+    parser.add_argument("--rows", nargs="*", help="only these rows beside the method; the file then holds no others")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     arguments = parser.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     print(f"photographs by {arguments.method}; `check` says how long the method itself may take", flush=True)
     with errors_as_lines():
-        results = run(arguments.method, arguments.root, arguments.weights, arguments.preset, changes)
+        results = run(arguments.method, arguments.root, arguments.weights, arguments.preset, changes, arguments.rows)
         path = ROOT / "metrics" / "photos" / f"{arguments.method}.json"
         write_json(path, results, indent=2)
     for row, figures in results.items():
