@@ -125,6 +125,8 @@ def test_commands_refuse_what_they_do_not_know(tmp_path):
         photos.run("irnte", tmp_path, None, preset, {})
     with pytest.raises(UserError, match="WEIGHTS=absent.pth: no such file"):
         photos.run("irnet", tmp_path, "absent.pth", preset, {})
+    with pytest.raises(UserError, match=r"ROWS: there is no cams; did you mean 'cam'\? \(there are: cam, "):
+        photos.run("irnet", tmp_path, None, preset, {}, ["displacement", "cams"])
 
 
 class _Recorded:
@@ -150,7 +152,8 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
     weights.parent.mkdir()
     weights.touch()
     root = tmp_path / "secret" / "pictures"
-    found = photos.run("irnet", root, str(weights), workspace.ROOT / "pipelines/presets/photos.yaml", {"seed": 7})
+    found = photos.run("irnet", root, str(weights), workspace.ROOT / "pipelines/presets/photos.yaml", {"seed": 7},
+                       ["displacement", "cam"])
 
     assert [(params["irnet"]["synthesis"].get("scores"), target) for params, target in recorded.runs] == [
         ("cam", "score"), (None, "score"), (None, "report")], "the chain comes last: the workspace is left with it"
