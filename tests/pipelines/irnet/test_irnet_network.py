@@ -341,13 +341,13 @@ def trained(tmp_path):
 def test_fields_of_trained_networks(trained):
     folder, settings, model, _ = trained
     infer = field_inference(folder / "classifier", folder / "irnet", torch.device("cpu"), settings)
-    images = torch.randint(0, 256, (3, 3, 40, 56), dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         several = infer([("", {"id": number}, image) for number, image in enumerate(images)])
         for image, found in zip(images, several, strict=True):
             displacement, boundary = fields(model, image, True)
             assert found["displacement"].dtype == found["boundary"].dtype == np.float16
-            assert np.allclose(found["displacement"], displacement, atol=2e-3)
+            assert np.allclose(found["displacement"], displacement, rtol=1e-3, atol=1e-3)
             assert np.allclose(found["boundary"], boundary, atol=1e-3)
 
 
