@@ -14,7 +14,7 @@ from torch.nn import functional
 from pipelines.bestie.centres import find_centres, nearest_centre
 from pipelines.bestie.network import BestieNetwork
 from pipelines.bestie.settings import InferenceSettings
-from pipelines.bestie.transfer import candidate_components
+from pipelines.bestie.transfer import candidate_components, components_of
 from stages.cues.views import view, view_size
 
 
@@ -138,10 +138,7 @@ def group_to_points(probability: Tensor, offset: Tensor, points: np.ndarray, kno
     semantic, best = _classes(probability, classes, known)
     # Pixels compete for the points of their group: 0 is nobody's.
     groups = semantic if settings.reach == "class" else candidate_components(semantic, classes, settings.smallest)
-    own = points[:, 0] + 1
-    if settings.reach == "component":
-        there = semantic[points[:, 1], points[:, 2]] == own
-        own = np.where(there, groups[points[:, 1], points[:, 2]], 0)
+    own = points[:, 0] + 1 if settings.reach == "class" else components_of(points, groups, semantic)
     order = np.flatnonzero(own)[np.argsort(own[own > 0], kind="stable")]
     points, count = points[order], int(groups.max(initial=0)) + 1
     at_y, at_x, group = torch.from_numpy(np.stack([*points[:, 1:].T, own[order]])).to(offset.device)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.bestie.transfer import candidate_components
+from pipelines.bestie.transfer import candidate_components, components_of
 
 
 def split_by_nearest(semantic: np.ndarray, cues: np.ndarray, smallest: int = 1) -> np.ndarray:
@@ -22,7 +22,7 @@ def split_by_nearest(semantic: np.ndarray, cues: np.ndarray, smallest: int = 1) 
         smallest: components with fewer pixels are left out, as are those without a cue [px].
     """
     components = candidate_components(semantic, sorted(set(cues[:, 0].tolist())), smallest)
-    owner = np.where(semantic[cues[:, 1], cues[:, 2]] == cues[:, 0] + 1, components[cues[:, 1], cues[:, 2]], 0)
+    owner = components_of(cues, components, semantic)
     labels = np.zeros(semantic.shape, np.int32)
     for component in np.unique(owner[owner > 0]).tolist():
         rows = np.flatnonzero(owner == component)

@@ -71,6 +71,17 @@ def candidate_components(semantic: np.ndarray, classes: Collection[int], smalles
     return components
 
 
+def components_of(points: np.ndarray, components: np.ndarray, semantic: np.ndarray) -> np.ndarray:
+    """(n,) the component of its own class that each point lies in, 0 for none.
+
+    Args:
+        points: (n, 3) rows (class index, y, x) in whole pixels inside the map.
+        components: (H, W) of :func:`candidate_components`, of the map ``semantic``.
+    """
+    there = semantic[points[:, 1], points[:, 2]] == points[:, 0] + 1
+    return np.where(there, components[points[:, 1], points[:, 2]], 0)
+
+
 def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarray, *, smallest: int,
                  centre: str = "centroid", points: bool = False, given: GivenMasks | None = None) -> PseudoLabel:
     """Pseudo instances of one crop: the candidates with exactly one cue of their class inside, or given masks.
@@ -113,8 +124,7 @@ def pseudo_label(semantic: np.ndarray, classes: Collection[int], cues: np.ndarra
 
 def _single(components: np.ndarray, semantic: np.ndarray, cues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers, ascending, of the components with exactly one cue of their class inside, and the rows of those cues."""
-    hit = components[cues[:, 1], cues[:, 2]]
-    hit[semantic[cues[:, 1], cues[:, 2]] != cues[:, 0] + 1] = 0
+    hit = components_of(cues, components, semantic)
     counts = np.bincount(hit, minlength=1)
     counts[0] = 0
     rows = np.flatnonzero(counts[hit] == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -34,32 +35,19 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
     # Mixed precision may give either in half precision, where long sums lose what comes last.
     displacement = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
     boundary = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
-    confident = labels != IGNORE
     zero = (displacement.sum(dim=(1, 2, 3)) + boundary.sum(dim=(1, 2))) * 0  # (N,), with a gradient
     sums = {name: zero for name in ("fg", "bg", "log_fg", "log_bg", "log_other")}
     counts = {name: labels.new_zeros(len(labels), dtype=torch.float32) for name in ("fg", "bg", "other")}
-    offsets = neighbour_offsets(radius)
-    # All at once: a copy of its own for each offset would make the host wait for a GPU 152 times a step.
-    steps = torch.from_numpy(offsets).to(displacement)
-    for (dy, dx), step in zip(offsets.tolist(), steps, strict=True):
-        label_i, label_j = pair_views(labels, (dy, dx))
-        if label_i.numel() == 0:
-            continue
-        sure_i, sure_j = pair_views(confident, (dy, dx))
-        sure = sure_i & sure_j
-        same = sure & (label_i == label_j)
-        foreground, background = same & (label_i > 0), same & (label_i == 0)
-        other = sure & (label_i != label_j)
+    for offset, step, foreground, background, other in _pairs(labels, radius, like=displacement):
         for name, chosen in (("fg", foreground), ("bg", background), ("other", other)):
             counts[name] = counts[name] + chosen.sum(dim=(1, 2))
 
-        d_i, d_j = pair_views(displacement, (dy, dx))
+        d_i, d_j = pair_views(displacement, offset)
         delta = d_i - d_j
-        wanted = step.view(1, 2, 1, 1)  # x_j - x_i
-        sums["fg"] = sums["fg"] + ((delta - wanted).abs().sum(1) * foreground).sum(dim=(1, 2))
+        sums["fg"] = sums["fg"] + ((delta - step).abs().sum(1) * foreground).sum(dim=(1, 2))
         sums["bg"] = sums["bg"] + (delta.abs().sum(1) * background).sum(dim=(1, 2))
 
-        highest = line_highest(boundary, (dy, dx))
+        highest = line_highest(boundary, offset)
         log_same, log_other = functional.logsigmoid(-highest), functional.logsigmoid(highest)
         sums["log_fg"] = sums["log_fg"] + (log_same * foreground).sum(dim=(1, 2))
         sums["log_bg"] = sums["log_bg"] + (log_same * background).sum(dim=(1, 2))
@@ -85,7 +73,30 @@ def displacement_errors(displacement: Tensor, labels: Tensor, radius: float) -> 
     Returns:
         Both [cells], the L1 norm over both axes; 0 without confident foreground.
     """
-    boundary = displacement.new_zeros(1, *labels.shape)
-    found = [float(relation_losses(field[None], boundary, labels[None], radius)["displacement_foreground"])
-             for field in (displacement, torch.zeros_like(displacement))]
-    return found[0], found[1]
+    fields = torch.stack([displacement, torch.zeros_like(displacement)]).float()
+    total, count = fields.new_zeros(2, dtype=torch.float64), 0
+    for offset, step, foreground, _, _ in _pairs(labels[None], radius, like=fields):
+        d_i, d_j = pair_views(fields, offset)
+        total += ((d_i - d_j - step).abs().sum(1) * foreground).sum(dim=(1, 2))
+        count += foreground.sum()
+    own, zeros = (total / torch.as_tensor(count).clamp(min=1)).tolist()
+    return own, zeros
+
+
+def _pairs(labels: Tensor, radius: float, *, like: Tensor
+           ) -> Iterator[tuple[tuple[int, int], Tensor, Tensor, Tensor, Tensor]]:
+    """Eq. 2, offset by offset: (dy, dx), the same as (1, 2, 1, 1) like ``like``, and which pairs (N, h', w') of the
+    confident areas are of one class, of the background, and of different classes.
+    """
+    confident = labels != IGNORE
+    offsets = neighbour_offsets(radius)
+    # All at once: a copy of its own for each offset would make the host wait for a GPU 152 times a step.
+    steps = torch.from_numpy(offsets).to(like).view(-1, 1, 2, 1, 1)
+    for (dy, dx), step in zip(offsets.tolist(), steps, strict=True):
+        label_i, label_j = pair_views(labels, (dy, dx))
+        if label_i.numel() == 0:
+            continue
+        sure_i, sure_j = pair_views(confident, (dy, dx))
+        sure = sure_i & sure_j
+        same = sure & (label_i == label_j)
+        yield (dy, dx), step, same & (label_i > 0), same & (label_i == 0), sure & (label_i != label_j)

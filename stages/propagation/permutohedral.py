@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -205,8 +206,15 @@ def _neighbours(points: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Te
     """Indices of the points at key - step and key + step in the sorted keys (M,), M where there is none."""
     size = len(points)
     wanted = points + step
-    found = torch.searchsorted(points, wanted, out_int32=True).clamp_(max=size - 1)
+    found = _places(points, wanted).clamp_(max=size - 1)
     above = torch.where(points.index_select(0, found) == wanted, found, size)
     below = torch.full((size + 1,), size, dtype=torch.int32, device=points.device)
     below.scatter_(0, above.to(torch.int64), torch.arange(size, dtype=torch.int32, device=points.device))
     return below[:-1], above  # those that have none wrote into the last place
+
+
+def _places(ordered: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Where the wanted keys stand, or would, among the ordered ones: (M,) int32."""
+    if ordered.device.type == "cpu":  # NumPy starts where the last search ended: twice as fast for keys in order
+        return torch.from_numpy(np.searchsorted(ordered.numpy(), wanted.numpy())).to(torch.int32)
+    return torch.searchsorted(ordered, wanted, out_int32=True)

@@ -145,7 +145,7 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
     if missing:
         with torch.no_grad():
             device = devices.resolve(runtime.device)
-            infer = build(device)
+            infer = _of_several(build(device), together)
         looked_at = [pair for batch in missing for pair in batch]
         with torch.no_grad(), autocast(runtime.precision, device):
             batches, members = deque(missing), []
@@ -154,14 +154,19 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
                 members.append((name, item, loaded))
                 if len(members) < len(batches[0]):
                     continue
-                if together is None:
-                    results: Sequence[Result] = [cast(Infer[Item, Loaded], infer)(*members[0])]
-                else:
-                    results = cast(InferTogether[Item, Loaded], infer)(members)
-                for pair, result in zip(batches.popleft(), results, strict=True):
+                for pair, result in zip(batches.popleft(), infer(members), strict=True):
                     write(path(*pair), result)
                 members = []
     wait_for_all()
+
+
+def _of_several(infer: Infer[Item, Loaded] | InferTogether[Item, Loaded], together: Together[Item] | None
+                ) -> InferTogether[Item, Loaded]:
+    """What looks at several items, of what ``build`` made: which of the two kinds that is, ``together`` tells."""
+    if together is not None:
+        return cast(InferTogether[Item, Loaded], infer)
+    alone = cast(Infer[Item, Loaded], infer)
+    return lambda members: [alone(*member) for member in members]
 
 
 def _batches(pairs: Sequence[tuple[str, Item]], together: Together[Item] | None) -> list[list[tuple[str, Item]]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from pipelines.bestie.classifier import PeakClassifier, attention_maps
-from pipelines.bestie.grouping import average_views, group_instances
+from pipelines.bestie.grouping import average_views, group_instances, group_to_points
 from pipelines.bestie.learning import guidance
 from pipelines.bestie.losses import objective
 from pipelines.bestie.network import BestieNetwork
@@ -99,6 +100,12 @@ def test_the_instances_of_an_image(mixed):
         maps = average_views(gpu.take(model), gpu.take(batch()["image"][0]), (0.75, 1.0), True)
         assert all(one.is_cuda and one.dtype == torch.float32 for one in maps)
         assert group_instances(*maps, chosen).labels.shape == (SIDE, SIDE)
+        probability, _, offset = maps
+        known = batch()["semantic"][0].numpy()
+        for update in ({}, {"reach": "component", "trust": 0.4}):
+            found = group_to_points(probability, offset * 0, np.array([[0, 5, 5], [0, 9, 10], [1, 24, 24]]), known,
+                                    chosen.model_copy(update=update))
+            assert found.points.tolist() == [0, 1, 2] and np.array_equal(found.labels > 0, known > 0)
 
 
 @pytest.mark.parametrize("chosen", [NARROW, HRNET])

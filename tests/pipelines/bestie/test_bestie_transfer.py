@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from plain_targets import centre_maps, offset_field
 
-from pipelines.bestie.transfer import candidate_components, mask_centre, pseudo_label
+from pipelines.bestie.transfer import candidate_components, components_of, mask_centre, pseudo_label
 
 
 def draw(*rows):
@@ -42,6 +42,14 @@ def test_small_components_and_other_classes_are_left_out():
     assert not candidate_components(SCENE, [], 1).any()
     assert not candidate_components(SCENE, [5], 1).any()
     assert not candidate_components(np.full((4, 4), -1, np.int16), [0, 1], 1).any()
+
+
+def test_the_component_of_a_point():
+    components = candidate_components(SCENE, [0, 1, 2], 2)
+    points = np.array([[0, 2, 2], [1, 1, 5], [2, 3, 5], [2, 1, 5], [0, 0, 2], [2, 4, 0]])
+    # Of the last three one lies in another class, one in the background, one in a component that is too small.
+    assert components_of(points, components, SCENE).tolist() == [1, 3, 4, 0, 0, 0]
+    assert components_of(points[:0], components, SCENE).shape == (0,)
 
 
 def test_exactly_one_cue_makes_an_instance():
