@@ -74,12 +74,12 @@ def displacement_errors(displacement: Tensor, labels: Tensor, radius: float) -> 
         Both [cells], the L1 norm over both axes; 0 without confident foreground.
     """
     fields = torch.stack([displacement, torch.zeros_like(displacement)]).float()
-    total, count = fields.new_zeros(2, dtype=torch.float64), 0
+    sums, counts = [fields.new_zeros(2)], [labels.new_zeros((), dtype=torch.int64)]
     for offset, step, foreground, _, _ in _pairs(labels[None], radius, like=fields):
         d_i, d_j = pair_views(fields, offset)
-        total += ((d_i - d_j - step).abs().sum(1) * foreground).sum(dim=(1, 2))
-        count += foreground.sum()
-    own, zeros = (total / torch.as_tensor(count).clamp(min=1)).tolist()
+        sums.append(((d_i - d_j - step).abs().sum(1) * foreground).sum(dim=(1, 2)))
+        counts.append(foreground.sum())
+    own, zeros = (torch.stack(sums).cpu().double().sum(0) / torch.stack(counts).sum().cpu().clamp(min=1)).tolist()
     return own, zeros
 
 
