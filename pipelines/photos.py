@@ -39,6 +39,7 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
     "labels_train": ("metrics/detail/score.json", {
         "ap25": "train.voc.AP25", "ap50": "train.voc.AP50", "coco_ap": "train.coco.AP", "miou": "train.semantic.mIoU",
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
+        "mean_iou_separated": "train.separated.mean_iou", "separated": "train.separated.objects",
         "labels": "train.objects.labels", "objects": "train.objects.objects",
         # Of IRNet alone: eq. 5 of its field and of one of zeros.
         "displacement_error": "method.displacement_error",
