@@ -46,18 +46,26 @@ class Scale:
     here: Counts
     full: Counts
 
-    def items(self, count: int) -> float:
-        """How many items a loop has in the full run that had ``count`` here: images of train, of val or of both, or
-        else objects of both."""
+    def items(self, loop: Mapping[str, Any]) -> float:
+        """How many items a loop of images has in the full run; its items may be groups of ``images`` of them, and stop
+        at ``most``."""
+        images = loop.get("images", loop["items"])
+        full = self._images(images) * loop["items"] / max(1, images)
+        return min(full, loop["most"]) if "most" in loop else full
+
+    def _images(self, count: int) -> float:
+        """Images of the full run for so many here: those of train, of val or of both, or a share of them, as some may
+        have no labels."""
         both = self.here.train + self.here.val
-        images = {self.here.train: self.full.train, self.here.val: self.full.val, both: self.full.train + self.full.val}
-        if count in images:
-            return float(images[count])
-        per_image = self.full.objects if self.full.objects is not None else count / both
-        return (self.full.train + self.full.val) * max(per_image, 1e-9)
+        full = {self.here.train: self.full.train, self.here.val: self.full.val, both: self.full.train + self.full.val}
+        if count in full:
+            return float(full[count])
+        if count < self.here.train:
+            return self.full.train * count / self.here.train
+        return (self.full.train + self.full.val) * count / both
 
     def samples(self, count: int) -> float:
-        """As :meth:`items`, of the samples of a training: images of train, or objects of them."""
+        """Samples of a training in the full run that had ``count`` here: images of train, or objects of them."""
         if count <= self.here.train:  # images without labels are no samples
             return self.full.train * count / self.here.train
         per_image = self.full.objects if self.full.objects is not None else count / self.here.train
@@ -85,7 +93,7 @@ def full_seconds(measured: Measured, planned: Sequence[Planned], scale: Scale) -
             plan = planned[0]
             looped += plan.full_steps(scale.samples(loop["samples"])) * each(loop) * plan.batch / loop["batch"]
         else:
-            looped += scale.items(loop["items"]) * each(loop)
+            looped += scale.items(loop) * each(loop)
     return max(0.0, beside) + _rounds(planned) * looped
 
 
@@ -94,8 +102,11 @@ def _rounds(planned: Sequence[Planned]) -> float:
     return max((plan.rounds for plan in planned), default=1.0)
 
 
-def full_bytes(outputs: Mapping[str, int], scale: Scale, planned: Sequence[Planned] = ()) -> float:
-    """Bytes of a stage's outputs in the full run: what lies in data/ grows with the images, and with the rounds of a
-    training, networks do not."""
+def full_bytes(outputs: Mapping[str, int], measured: Measured, planned: Sequence[Planned], scale: Scale) -> float:
+    """Bytes of a stage's outputs in the full run: what lies in data/ grows with the images, as far as the stage's loop
+    goes, and with the rounds of a training, networks do not."""
     grown = _rounds(planned) * (scale.full.train + scale.full.val) / (scale.here.train + scale.here.val)
+    for loop in measured.loops:
+        if "most" in loop:
+            grown = scale.items(loop) / max(1, loop["items"])
     return sum(size * (grown if path.startswith("data/") else 1) for path, size in outputs.items())

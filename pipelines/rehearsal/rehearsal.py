@@ -197,7 +197,7 @@ class Rehearsal:
             row["disk_mb"] = round(sum(kept.get(stage, {}).values()) / 1e6, 1)
             if scale is not None:
                 row["full_hours"] = round(projection.full_seconds(measured, plans, scale) / 3600, 3)
-                row["full_disk_mb"] = round(projection.full_bytes(kept.get(stage, {}), scale, plans) / 1e6, 1)
+                row["full_disk_mb"] = round(projection.full_bytes(kept.get(stage, {}), measured, plans, scale) / 1e6, 1)
             rows[row_name(stage)] = row
         for name, counted in self.counted().items():
             rows.setdefault(name, {}).update(counted)

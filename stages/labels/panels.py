@@ -39,7 +39,7 @@ def gallery_stage(file: str, method: str, draw: Callable[[Entry, np.ndarray], Pa
               [parameters, images, validation_images]) as work:
         write_panels(work.subfolder("gallery"),
                      ((image, draw(image, read_rgb(layout.IMAGES / image["file_name"])))
-                      for image in progress(entries, len(entries), "gallery")))
+                      for image in progress(entries, len(entries), "gallery", most=sum(counts.values()))))
         work.publish({"gallery": layout.method_data(method) / "gallery"})
 
 

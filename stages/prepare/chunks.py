@@ -34,7 +34,8 @@ def map_chunks(function: Callable[[Item], Entry], items: Sequence[Item], files: 
     folder = work.subfolder(f"chunks-{name}")
     jobs = [(folder / f"{start:09d}.json", list(items[start:start + CHUNK]), list(files[start:start + CHUNK]))
             for start in range(0, len(items), CHUNK)]
-    done = parallel_map(functools.partial(_run, function), jobs, runtime, f"{name} (x{CHUNK} images)")
+    done = parallel_map(functools.partial(_run, function), jobs, runtime, f"{name} (x{CHUNK} images)",
+                        images=len(items))
     return [result for chunk in done for result in chunk]
 
 

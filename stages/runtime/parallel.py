@@ -127,14 +127,14 @@ def _call(function: Callable[[Item], Result], item: Item, owner: tuple[int, str]
 
 
 def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runtime: RuntimeSettings,
-                 description: str) -> list[Result]:
+                 description: str, **facts: int) -> list[Result]:
     """``[function(item) for item in items]`` on ``runtime.workers`` processes of ``runtime.backend``.
 
     Args:
         function: picklable, and a function of its item alone; it writes its own files (atomically) if it has any.
         items: what to work on.
         runtime: workers and backend; ``dask`` and ``ray`` join the cluster that their own environment names.
-        description: of the progress bar.
+        description, facts: of the progress bar; ``images`` says how many images the items are groups of.
 
     Raises:
         UserError: the first one that an item raised (in the order of the items), a backend that is not installed, or
@@ -143,7 +143,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
     workers = min(worker_count(runtime.workers), max(1, len(items)))
     if workers == 1 and runtime.backend == "loky":
         with one_thread():
-            return [function(item) for item in progress(items, len(items), description)]
+            return [function(item) for item in progress(items, len(items), description, **facts)]
 
     backend, options = _backend(runtime.backend, workers)
     failures: list[_Failure] = []
@@ -160,7 +160,7 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
             outcomes = Parallel(return_as="generator")(calls)
         results = []
         try:
-            for outcome in progress(outcomes, len(items), description, first=workers):
+            for outcome in progress(outcomes, len(items), description, first=workers, **facts):
                 if isinstance(outcome, _Failure):
                     failures.append(outcome)
                 else:

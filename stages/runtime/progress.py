@@ -28,7 +28,9 @@ def progress(items: Iterable[Item], total: int | None, description: str, initial
         items: what is worked on.
         total, description, initial: of the bar.
         first: items that come at once, and with the time of the start, where several workers begin together.
-        facts: further numbers for the record.
+        facts: further numbers for the record: ``samples`` and ``batch`` of a training; of a loop whose items are no
+            single images ``images``, all of them together; ``most``, how many items there are at most, however many
+            images there are.
     """
     interval = 0.1 if sys.stderr.isatty() else 10.0
     bar = iter(tqdm(items, total=total, desc=description, initial=initial, mininterval=interval, file=sys.stderr,
