@@ -15,7 +15,7 @@ MaskSource = Literal["generator", "walk"] | MaskKind
 
 class StudentSettings(Settings):
     """What is done, by chance, to the colours of the student's view and not to those of the teacher's (section 4.1: as
-    MAL; DESIGN section 9)."""
+    MAL, by its published code)."""
 
     chance: float = Field(0.5, ge=0, le=1, description=(
         "share of the views whose brightness, contrast, saturation and hue change (sec. 4.1: as MAL; published code of "
@@ -53,8 +53,8 @@ class RandomCropSettings(Settings):
 
     margins: Literal["shared", "each"] = Field("shared", description=(
         "shared: a number out of `margin` is what two opposite sides move out by together, a uniform share of it the "
-        "one and the rest the other; each: every side has a number of its own (sec. 4.1: as MAL, which is shared; "
-        "DESIGN section 9)"))
+        "one and the rest the other; each: every side has a number of its own (sec. 4.1: as MAL, whose "
+        "published code is shared)"))
     margin: tuple[float, float] = Field((0.0, 0.6), description=(
         "range of the margin, uniform [share of the box's side] (sec. 4.1: as MAL; published code of MAL: 0 to 1.2 "
         "halves of it)"))
@@ -81,7 +81,7 @@ class CropSettings(Settings):
     side: int = Field(512, ge=32, description="side of the crop that the networks see [px] (sec. 4.1: 512)")
     margin: float = Field(0.15, ge=0, description=(
         "margin on each side where points are retrieved and masks are made; the crop ends where the image does [share "
-        "of the box's side] (sec. 4.1: as MAL; DESIGN section 9: 0.15, the box fills 1 / 1.3^2 = 59 % of the crop)"))
+        "of the box's side] (sec. 4.1: as MAL; published code of MAL: 0.15, the box fills 1 / 1.3^2 = 59 % of it)"))
     random: RandomCropSettings = Field(RandomCropSettings(), description="see RandomCropSettings")
 
 
@@ -135,7 +135,7 @@ class ExtractorSettings(NetworkSettings):
 
     encoder: EncoderSettings = Field(EncoderSettings(), description="see EncoderSettings")
     epochs: int = Field(8, ge=0, description=(
-        "passes over the objects; 0 = no warm-up (sec. 4.1: VOC 8; DESIGN section 9: COCO and LVIS 1)"))
+        "passes over the objects; 0 = no warm-up (sec. 4.1: VOC 8; COCO and LVIS 1, as we read it)"))
 
 
 class PropagationSettings(Settings):
@@ -219,7 +219,7 @@ class GeneratorSettings(NetworkSettings):
     ema: float = Field(0.996, ge=0, lt=1, description=(
         "momentum of the teacher (not in the paper; published code of MAL: 0.996)"))
     epochs: int = Field(80, ge=1, description=(
-        "passes over the objects (sec. 4.1: VOC 80; DESIGN section 9: COCO and LVIS 10)"))
+        "passes over the objects (sec. 4.1: VOC 80; COCO and LVIS 10, as we read it)"))
 
 
 class GuidedTrainingSettings(Settings):

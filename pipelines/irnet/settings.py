@@ -106,7 +106,7 @@ class IRNetSettings(Settings):
     """All of IRNet."""
 
     grid: int = Field(4, ge=1, description="image pixels per cell of the maps that are stored and of the walk [px] "
-                                           "(DESIGN: a quarter of the resolution)")
+                                           "(not in the paper; here a quarter of the resolution)")
     classifier: ClassifierSettings = Field(ClassifierSettings(), description="see ClassifierSettings")
     cams: CamSettings = Field(CamSettings(), description="see CamSettings")
     relations: RelationSettings = Field(RelationSettings(), description="see RelationSettings")

@@ -18,7 +18,7 @@ SHAPES = ROOT / "pipelines/presets/shapes.yaml"
 
 # What a description may name as the source of its default.
 SOURCE = re.compile(r"paper|\bsec\b|sec\.|section|source|known|table|eq\.|equation|fig\.|figure|listing|protocol|zoo|"
-                    r"App\.|DESIGN|IRNet|WISE|panoptic|BESTIE|EXITS|Mask R-CNN|FPN|PSPNet|DeepLab", re.IGNORECASE)
+                    r"App\.|IRNet|WISE|panoptic|BESTIE|EXITS|Mask R-CNN|FPN|PSPNet|DeepLab", re.IGNORECASE)
 # These say where something lies or what it is called; no paper has a word on that.
 WITHOUT_SOURCE = {"train", "val", "train_images", "val_images", "sbd", "weights", "engine", "backbone_arguments"}
 
