@@ -196,7 +196,7 @@ def describe(settings: SimpleNamespace) -> list[str]:
     free = shutil.disk_usage(".").free
     stages = ["prepare", "annotate", *chain, "score", "train", "predict", "evaluate", "report"]
     said = f"{_duration(seconds)}, {size / 1e9:.1f} GB of results (within a factor of three)"
-    rehearsed = quote(settings, device)
+    rehearsed = quote(settings, device, images)
     if rehearsed is not None:
         said = (f"{_duration(rehearsed.seconds)}, {rehearsed.bytes / 1e9:.1f} GB of results (at the pace of the "
                 f"rehearsal in {rehearsed.path})")

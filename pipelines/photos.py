@@ -9,6 +9,7 @@ metrics/photos/<method>.json; works in a workspace of its own and leaves params.
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import yaml
 
 from pipelines.ablation_plan import known
 from pipelines.settings import METHODS, with_method
-from pipelines.workspace import ROOT, Tree, Workspace, changed, look_up, provenance
+from pipelines.workspace import ROOT, Tree, Workspace, changed, end_with_descendants, look_up, provenance
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
 from stages.runtime.settings import nearest, read_yaml
@@ -76,18 +77,20 @@ def run(method: str, root: Path, weights: str | None, preset: Path, changes: Tre
     known("ROWS", list(chosen or ()), list(rows))
     rows = {name: row for name, row in rows.items() if chosen is None or name in chosen}
     workspace = Workspace(f"photos-{method}")
-    seconds = 0.0
+    seconds, ran = 0.0, 0
     found: Tree = {}
     for row, change in rows.items():
-        seconds += workspace.reproduce(changed(params, change["set"]), "score").seconds
+        done = workspace.reproduce(changed(params, change["set"]), "score")
+        seconds, ran = seconds + done.seconds, ran + len(done.ran)
         found |= {f"{group}_{row}": _figures(workspace, group) for group in FIGURES if group != "detector_val"}
-    seconds += workspace.reproduce(params, "report").seconds
+    done = workspace.reproduce(params, "report")
+    seconds, ran = seconds + done.seconds, ran + len(done.ran)
     found |= {group: _figures(workspace, group) for group in FIGURES}
     found |= {f"maps_train_{name}": figures["things"] for name, figures in _maps(workspace).items()}
     found = {row: figures for row, figures in found.items() if figures}
     score = workspace.read("metrics/detail/score.json")
     found |= {"method": score["method"]} if score.get("method") else {}
-    found["all"] = {"seconds": round(seconds, 1)}
+    found["all"] = {"seconds": round(seconds, 1), "stages": ran}
     print(f"report: {workspace.folder / 'metrics/report/index.html'}")
     proposals = score.get("proposals")
     return {**found, "run": {**provenance(shown), **({"rows": rows} if rows else {}),
@@ -126,6 +129,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further changes of params.yaml")
     arguments = parser.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in arguments.set)}
+    signal.signal(signal.SIGTERM, end_with_descendants)
     print(f"photographs by {arguments.method}; `check` says how long the method itself may take", flush=True)
     with errors_as_lines():
         results = run(arguments.method, arguments.root, arguments.weights, arguments.preset, changes, arguments.rows)

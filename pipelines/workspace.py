@@ -130,10 +130,11 @@ class Workspace:
             print(mended, flush=True)
         started, ran = time.monotonic(), []
         with ExitStack() as stack:
-            file = None
+            file, before = None, 0
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(log.open("a", encoding="utf-8"))
+                before = log.stat().st_size  # what an earlier run says there is not this one's
             # Progress bars, on standard error, stay on the terminal where they know how to draw themselves.
             process = stack.enter_context(subprocess.Popen(
                 self._command("repro", *targets), cwd=self.folder,
@@ -149,7 +150,7 @@ class Workspace:
                 if found and watcher:
                     watcher.running(found[1])
         if process.returncode and log is not None:
-            raise UserError(f"`dvc repro` failed: {last_error(log.read_text(encoding='utf-8', errors='replace'))}\n"
+            raise UserError(f"`dvc repro` failed: {last_error(log.read_bytes()[before:].decode('utf-8', 'replace'))}\n"
                             f"(all its messages: {log})")
         if process.returncode:
             raise UserError(f"`dvc repro` failed in {self.folder}; its messages are above")

@@ -39,7 +39,7 @@ def main(params: Path) -> None:
         for split, path in LABELS.items():
             images, categories = read_images(layout.WEAK[split])
             found = parallel_map(partial(image_labels, settings=chosen), images, settings.runtime,
-                                 f"labels of {split}")
+                                 f"labels of {split}", split)
             made = [row for rows in found for row in rows]
             if split == "train":
                 made = with_given_masks(made, read_coco(layout.WEAK[split]))

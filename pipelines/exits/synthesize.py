@@ -40,7 +40,7 @@ def main(params: Path) -> None:
         for split, path in LABELS.items():
             images, categories = read_images(layout.WEAK[split])
             found = parallel_map(partial(image_labels, folder=PROBABILITIES / split, settings=chosen), images,
-                                 settings.runtime, f"labels of {split}")
+                                 settings.runtime, f"labels of {split}", split)
             rows = [row for part in found for row in part]
             if split == "train":
                 scores = [row["score"] for row in rows]

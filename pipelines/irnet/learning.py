@@ -62,7 +62,8 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
 
     def displacements() -> Iterator[tuple[Tensor, np.ndarray | None]]:
         """D of every training image, and its confident foreground if only that counts."""
-        loaded = ahead(images, lambda image: read_tensor(layout.IMAGES / image["file_name"]), "mean displacement")
+        loaded = ahead(images, lambda image: read_tensor(layout.IMAGES / image["file_name"]), "mean displacement",
+                       part="train")
         for number, (image, pixels) in enumerate(loaded):
             field, _ = fields(model, pixels.to(device), flip=False, max_pixels=chosen.max_pixels)
             measured = number % -(-len(images) // MEASURED) == 0

@@ -43,7 +43,7 @@ def main(params: Path) -> None:
     inputs = [CAMS, layout.IMAGES, layout.WEAK["train"]]
     with Work(__file__, inputs, [settings.irnet.relations, settings.irnet.grid]) as work:
         map_images(partial(relations, settings=settings.irnet), read_coco(layout.WEAK["train"])["images"],
-                   work.subfolder("relations"), settings.runtime, "relations")
+                   work.subfolder("relations"), settings.runtime, "relations", "train")
         work.publish({"relations": RELATIONS})
 
 

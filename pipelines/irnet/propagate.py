@@ -43,7 +43,7 @@ def main(params: Path) -> None:
     chosen = settings.irnet.propagation
     with Work(__file__, [CAMS, FIELDS, layout.WEAK["train"]], chosen) as work:
         map_images(partial(propagated, settings=chosen), read_coco(layout.WEAK["train"])["images"],
-                   work.subfolder("propagated"), settings.runtime, "random walk")
+                   work.subfolder("propagated"), settings.runtime, "random walk", "train")
         work.publish({"propagated": PROPAGATED})
 
 

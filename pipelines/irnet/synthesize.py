@@ -78,7 +78,8 @@ def main(params: Path) -> None:
               [settings.irnet.synthesis, settings.irnet.grid]) as work:
         folder = work.subfolder("semantic")
         groups = parallel_map(partial(labels, folder=folder, settings=settings.irnet, categories=weak["categories"]),
-                              [(image, given.get(image["id"])) for image in weak["images"]], settings.runtime, "labels")
+                              [(image, given.get(image["id"])) for image in weak["images"]], settings.runtime, "labels",
+                              "train")
         annotations = [annotation for group in groups for annotation in group]
         write_instances(work.path("pseudo_labels.json"), image_entries(weak["images"]), weak["categories"],
                         with_given_masks(annotations, weak))

@@ -150,7 +150,7 @@ def measure(model: CropClassifier, weak: Mapping[str, Entry], classes: Classes) 
     for split, content in weak.items():
         rows, crops = [], []
         for image, pixels in ahead(content["images"], lambda image: read_rgb(layout.IMAGES / image["file_name"]),
-                                   f"crops of {split}"):
+                                   f"crops of {split}", part=split):
             for crop in tag_crops(image):
                 crops.append(crop)
                 rows.append(model(to_tensor(cut(pixels, crop))[None].to(device))[0].float().cpu().numpy())

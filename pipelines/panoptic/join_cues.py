@@ -41,7 +41,7 @@ def main(params: Path) -> None:
         tasks = [(image, groups[image["id"]]) for image in weak["images"]
                  if not (folder / FIRST / f"{layout.image_key(image)}.png").exists()]
         parallel_map(partial(_join, folder, weak["categories"], classes, chosen), tasks, settings.runtime,
-                     "joining cues")
+                     "joining cues", "train")
         close_maps(folder / FIRST, weak["images"], weak["categories"])
         work.publish({"cues": CUES})
 

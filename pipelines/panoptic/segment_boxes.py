@@ -39,7 +39,7 @@ def main(params: Path) -> None:
     with Work(__file__, [layout.WEAK["train"], layout.IMAGES, PROPOSALS], chosen) as work:
         images = [{**image, "given": groups[image["id"]]} for image in weak["images"]]
         map_images(partial(of_image, classes=classes, settings=chosen), images, work.subfolder("boxes"),
-                   settings.runtime, "masks of boxes")
+                   settings.runtime, "masks of boxes", "train")
         work.publish({"boxes": BOXES})
 
 

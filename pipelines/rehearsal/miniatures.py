@@ -55,9 +55,21 @@ def write(dataset: DatasetSettings, root: Path, images: int) -> None:
     if dataset.kind not in _WRITERS:
         raise UserError(f"dataset.kind: {dataset.kind} has no miniature (there are: {', '.join(_WRITERS)}); give the "
                         f"folder of a data set: ROOT=...")
+    for key, place in _places(dataset):
+        if not (root / place).resolve().is_relative_to(root.parent.resolve()):
+            raise UserError(f"dataset.{key}: {place} leads out of the folder of a miniature, which would be written "
+                            f"there; rehearse on the real data: ROOT=...")
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     _WRITERS[dataset.kind](dataset, root, images)
+
+
+def _places(dataset: DatasetSettings) -> list[tuple[str, str]]:
+    """Settings that name a place below the root, and the place."""
+    named = [(key, getattr(dataset, key)) for key in ("train", "val", "train_images", "val_images", "sbd")]
+    named += [(f"train_more[{number}].{key}", getattr(part, key)) for number, part in enumerate(dataset.train_more)
+              for key in ("file", "images")]
+    return [(key, value) for key, value in named if value is not None]
 
 
 def coco_categories() -> list[Entry]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 import sys
@@ -11,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
+
 from pipelines import memory
 from pipelines.rehearsal import BUSY, CPU_BATCH, MEMORY, miniatures, projection
-from pipelines.rehearsal.quote import device_name
-from pipelines.rehearsal.shortened import Planned, missing_weights, shortened, trainings
+from pipelines.rehearsal.quote import code, device_name
+from pipelines.rehearsal.shortened import STEPS, Planned, missing_weights, shortened, trainings
 from pipelines.rehearsal.watch import Watch
 from pipelines.settings import METHODS, checked_params, methods_run, with_method
 from pipelines.workspace import ROOT, Tree, Workspace, changed, provenance
@@ -22,7 +23,7 @@ from stages.prepare import kinds
 from stages.prepare.budget import budget_of
 from stages.prepare.settings import DatasetSettings
 from stages.prepare.sources import select
-from stages.runtime import devices
+from stages.runtime import devices, layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import read_json
 from stages.runtime.memory import step_memory
@@ -31,6 +32,8 @@ from stages.runtime.settings import nearest, read_yaml
 LEAST_IMAGES = 3
 DISK_OF_TRAINING = 2e9
 """Bytes that a training leaves at most: weights, a checkpoint with the optimizer's state, and their copies."""
+LONG = 3.0
+"""Seconds of a stage that is long enough for the share of other work in it to be told."""
 _OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|DefaultCPUAllocator: can't allocate", re.IGNORECASE)
 
 
@@ -57,7 +60,6 @@ class Rehearsal:
     memory: float | None = None
     offline: bool = False
     words: list[str] = field(default_factory=list)
-    busy: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -72,7 +74,7 @@ class Rehearsal:
         self.trainings = trainings(self.settings)
         on_cpu = self.device.type == "cpu"
         if self.memory is None:
-            self.memory = MEMORY if on_cpu else math.inf
+            self.memory = min(MEMORY, 0.8 * psutil.virtual_memory().total) if on_cpu else math.inf
         cap = self.batch or (CPU_BATCH if on_cpu else 10 ** 9)
         self.most = {plan.key: min(plan.batch, cap) for plan in self.trainings}
         if any(plan.batch > cap for plan in self.trainings):
@@ -95,7 +97,7 @@ class Rehearsal:
         """What will run, and about how long it takes."""
         data = "a miniature of its data set" if self.root is None else f"the first images of {self.root}"
         return (f"rehearsal of {self.preset.stem} with {self.method} on {device_name(self.device)}: {self.images} "
-                f"images of {data}, 2 steps per training; 2 to 20 minutes on two cores")
+                f"images of {data}, {STEPS} steps per training; 2 to 20 minutes on two cores")
 
     def run(self) -> Tree:
         """Run the chain.
@@ -106,10 +108,6 @@ class Rehearsal:
         Raises:
             UserError: a stage that failed, or that takes too much memory with single samples; a full disk.
         """
-        self.busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-        if self.busy > BUSY:
-            self.words.append(f"other work kept the cores busy ({100 * self.busy:.0f} %) when it began: seconds and "
-                              f"hours are too long, and `check` does not quote them")
         folder = ROOT / ".work" / "workspaces" / f"rehearsal-{self.name}"
         shutil.rmtree(folder, ignore_errors=True)
         self.check_disk(folder.parent)
@@ -193,19 +191,30 @@ class Rehearsal:
             row |= {"gpu_peak_mb": round(max(taken) / 1e6)} if taken else {}
             steps = [loop for loop in measured.loops if "batch" in loop]
             if steps:
-                row |= {"batch": steps[0]["batch"], "seconds_per_step": round(projection.each(steps[-1]), 3)}
-            row["disk_mb"] = round(sum(kept.get(stage, {}).values()) / 1e6, 1)
+                row |= {"batch": steps[0]["batch"], "seconds_per_step": round(steps[-1]["each"], 3)}
+            left = kept.get(stage, {})
+            row["disk_mb"] = round(sum(left.values()) / 1e6, 1)
             if scale is not None:
                 row["full_hours"] = round(projection.full_seconds(measured, plans, scale) / 3600, 3)
-                row["full_disk_mb"] = round(projection.full_bytes(kept.get(stage, {}), measured, plans, scale) / 1e6, 1)
+                size = projection.full_bytes(left, measured, plans, scale)
+                images = projection.image_bytes(self.settings.dataset.kind, scale) if self.root is None else None
+                if images is not None and str(layout.IMAGES) in left:
+                    drawn = {str(layout.IMAGES): left[str(layout.IMAGES)]}
+                    size += images - projection.full_bytes(drawn, measured, plans, scale)
+                row["full_disk_mb"] = round(size / 1e6, 1)
             rows[row_name(stage)] = row
         for name, counted in self.counted().items():
             rows.setdefault(name, {}).update(counted)
         total = {"seconds": round(sum(row.get("seconds", 0.0) for row in rows.values()), 1),
                  "peak_mb": max(row.get("peak_mb", 0) for row in rows.values()),
                  "images": here.train + here.val}
+        # Of a short stage the share says little.
+        busy = max((measured.busy for measured in watch.stages.values() if measured.seconds >= LONG), default=0.0)
+        if busy > BUSY:
+            self.words.append(f"other work kept the cores busy ({100 * busy:.0f} % during a stage): seconds and hours "
+                              f"are too long, and `check` does not quote them")
         return {**rows, "all": total, "full": {} if full is None else self.full_run(rows, full),
-                "run": self.provenance(changes)}
+                "run": {**self.provenance(changes), "busy": round(busy, 2)}}
 
     def full_run(self, rows: Mapping[str, Tree], full: projection.Counts) -> Tree:
         """Images, epochs, hours and disk of the full run."""
@@ -251,7 +260,7 @@ class Rehearsal:
         """Device, what was changed, and what it was made with; no paths of this machine."""
         shown = self.params if self.root is None else changed(self.params, {"dataset.root": self.root.name})
         given = {**changes, **({"dataset.root": "the miniature"} if "dataset.root" in changes else {})}
-        return {"device": device_name(self.device), "busy": round(self.busy, 2), "changed": given,
+        return {"device": device_name(self.device), "code": code(), "changed": given,
                 "words": list(dict.fromkeys(self.words)), **provenance(shown)}
 
 

@@ -15,8 +15,8 @@ from pipelines.workspace import Tree
 from stages.detector.settings import DetectorTrainSettings
 from stages.runtime.settings import TrainingSettings
 
-STEPS = 2
-"""Of each training."""
+STEPS = 3
+"""Of each training: the first has the start of it in its time, and the last the end."""
 ROUNDS = 2
 """Most rounds of refinement: the second begins where the first ended, and further ones are like it."""
 STILL = 1e-30
@@ -96,6 +96,8 @@ def shortened(settings: SimpleNamespace, images: int, most: Mapping[str, int], w
             changes["panoptic.rounds.rounds"] = ROUNDS
             # Those in which predicted things count stay the last ones.
             changes["panoptic.rounds.merged"] = max(0, rounds.merged - rounds.rounds + ROUNDS)
+    if "bestie" in methods_run(settings) and settings.bestie.network.moments > 1:
+        changes["bestie.network.moments"] = 1  # at the last step; they take longer than a step
     for key in weights:
         changes[f"{key}.weights"] = "none"
         if key.endswith(".detectron2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -27,10 +28,12 @@ class Measured:
         seconds: from its start to the start of the next one.
         peak: most bytes of resident memory of all its processes together; what they share counts in each.
         loops: lines that its progress bars left (see ``stages/runtime/progress.py``).
+        busy: share of the cores that other work kept busy.
     """
 
     seconds: float = 0.0
     peak: int = 0
+    busy: float = 0.0
     loops: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -55,12 +58,14 @@ class Watch:
         self.exceeded: str | None = None
         self._now: str | None = None
         self._since = 0.0
+        self._pid: int | None = None
+        self._others = 0.0
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
     def started(self, pid: int) -> None:
         """Look at the processes below DVC's from now on."""
-        self.exceeded = None
+        self.exceeded, self._pid = None, pid
         self._end.clear()
         self._thread = threading.Thread(target=self._look, args=(pid,), name="watch", daemon=True)
         self._thread.start()
@@ -71,6 +76,7 @@ class Watch:
         # A stage that runs again, with smaller batches, is the one that counts.
         self.stages.pop(stage, None)
         self.stages[stage], self._now, self._since = Measured(), stage, time.monotonic()
+        self._others = others(self._pid)
 
     def ended(self) -> None:
         """The last stage has ended."""
@@ -89,6 +95,7 @@ class Watch:
             return
         found = self.stages[self._now]
         found.seconds = time.monotonic() - self._since
+        found.busy = max(0.0, others(self._pid) - self._others) / max(found.seconds, 1e-9) / (os.cpu_count() or 1)
         lines = [json.loads(line) for line in self.pace.read_text(encoding="utf-8").splitlines()] \
             if self.pace.exists() else []
         self.pace.unlink(missing_ok=True)
@@ -104,6 +111,29 @@ class Watch:
             if taken > self.most:
                 self.exceeded = stage
                 kill_descendants(pid)
+
+
+def others(pid: int | None) -> float:
+    """Seconds that the cores have worked so far for other processes than one, those below it, living or waited for,
+    and this one."""
+    if pid is None:
+        return 0.0
+    times = psutil.cpu_times()
+    busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0) \
+        - getattr(times, "guest_nice", 0.0) - getattr(times, "steal", 0.0)
+    own = psutil.Process().cpu_times()
+    mine = own.user + own.system
+    try:
+        top = psutil.Process(pid)
+        family = [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return busy - mine
+    for process in family:
+        try:
+            mine += sum(process.cpu_times()[:4])  # user, system, and the same of children that were waited for
+        except psutil.Error:  # it has ended
+            continue
+    return busy - mine
 
 
 def resident(pid: int) -> int:

@@ -66,7 +66,7 @@ def main(params: Path) -> None:
             images = weak[split]["images"]
             found = parallel_map(partial(image_labels, maps=MAPS / split, points=POINTS / split,
                                          proposals=PROPOSALS, source=source, settings=chosen),
-                                 images, settings.runtime, path.stem)
+                                 images, settings.runtime, path.stem, split)
             rows[path] = [row for part in found for row in part]
             given = with_given_masks(rows[path], weak[split]) if split == "train" else rows[path]
             write_instances(work.path(path.name), image_entries(images), weak[split]["categories"], given)

@@ -21,8 +21,8 @@ def main(params: Path) -> None:
 
     settings = load_settings(params, method=str, runtime=RuntimeSettings, detector=DetectorSettings)
     images = sorted(coco.read_coco(layout.WEAK["val"])["images"], key=lambda image: image["id"])
-    detection_stage(__file__, params, layout.method_models(settings.method) / "detector", {"": images},
-                    {"": layout.predictions(settings.method)}, predict=settings.detector.predict,
+    detection_stage(__file__, params, layout.method_models(settings.method) / "detector", {"val": images},
+                    {"val": layout.predictions(settings.method)}, predict=settings.detector.predict,
                     inputs=[layout.WEAK["val"]], runtime=settings.runtime)
 
 

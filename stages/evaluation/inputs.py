@@ -32,6 +32,11 @@ class Truth:
     reason: str
 
     @property
+    def part(self) -> str:
+        """Which split it is of: train or val."""
+        return self.path.stem.partition("_")[0]
+
+    @property
     def things(self) -> list[int]:
         """Ids of the categories that are things."""
         return [item["id"] for item in self.categories if is_thing(item)]

@@ -91,7 +91,7 @@ def _count(maps: Sequence[LabelMap], folder: Path, truth: Truth, runtime: Runtim
     images = [(image, groups.get(image["id"], [])) for image in truth.images]
     tasks = [_Task(images[start:start + PER_TASK], [folder / str(item.folder) for item in maps],
                    frozenset(truth.things), places, whole) for start in range(0, len(images), PER_TASK)]
-    total = sum(parallel_map(_count_images, tasks, runtime, "comparing label maps", images=len(images)))
+    total = sum(parallel_map(_count_images, tasks, runtime, "comparing label maps", truth.part, images=len(images)))
     return {item.name: counts for item, counts in zip(maps, np.asarray(total), strict=True)}
 
 

@@ -172,7 +172,7 @@ def _paint(truth: Truth, labels: Sequence[Record], settings: MeasureSettings, ru
                      settings.keep_visible, semantic)
              for start in range(0, len(images), PER_TASK)]
     total = _Counts()
-    for part in parallel_map(_count_pixels, tasks, runtime, "comparing pixels", images=len(images)):
+    for part in parallel_map(_count_pixels, tasks, runtime, "comparing pixels", truth.part, images=len(images)):
         for name, table in part.segments.items():
             total.add_segments(name, table)
         for name, counts in part.pixels.items():

@@ -180,7 +180,7 @@ def oracle_labels(row: str, found: Sequence[Located], folder: Path | None, runti
     else:
         assert folder is not None
         function = partial(best_proposals, folder=folder)
-    parts = parallel_map(function, list(found), runtime, f"oracle: {row}")
+    parts = parallel_map(function, list(found), runtime, f"oracle: {row}", "val")
     return [{"id": number, **item} for number, item in enumerate((item for part in parts for item in part), start=1)]
 
 

@@ -75,7 +75,8 @@ def measure_panoptic(path: Path, truth: Truth, runtime: RuntimeSettings, ranked:
              for start in range(0, len(images), PER_TASK)]
     counts: dict[int, np.ndarray] = {}
     segments: list[Record] = []
-    for table, found in parallel_map(_measure_images, tasks, runtime, "comparing segments", images=len(images)):
+    for table, found in parallel_map(_measure_images, tasks, runtime, "comparing segments", truth.part,
+                                     images=len(images)):
         segments += found
         for category, value in table.items():
             counts[category] = counts.get(category, 0) + value

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 def map_chunks(function: Callable[[Item], Entry], items: Sequence[Item], files: Sequence[Sequence[str]],
-               work: Work, name: str, runtime: RuntimeSettings) -> list[Entry]:
+               work: Work, part: str, runtime: RuntimeSettings) -> list[Entry]:
     """``[function(item) for item in items]``, taking up what an earlier run of the same work has left.
 
     Args:
@@ -28,14 +28,14 @@ def map_chunks(function: Callable[[Item], Entry], items: Sequence[Item], files: 
         items: what to work on.
         files: the files that each item's result depends on; a changed one means that its chunk is done again.
         work: holds the results until the stage ends.
-        name: of the results in the work folder, and of the progress bar.
+        part: train or val, which also names the results in the work folder and the progress bar.
         runtime: workers and backend.
     """
-    folder = work.subfolder(f"chunks-{name}")
+    folder = work.subfolder(f"chunks-{part}")
     jobs = [(folder / f"{start:09d}.json", list(items[start:start + CHUNK]), list(files[start:start + CHUNK]))
             for start in range(0, len(items), CHUNK)]
-    done = parallel_map(functools.partial(_run, function), jobs, runtime, f"{name} (x{CHUNK} images)",
-                        images=len(items))
+    done = parallel_map(functools.partial(_run, function), jobs, runtime, f"{part} (x{CHUNK} images)",
+                        part=part, images=len(items))
     return [result for chunk in done for result in chunk]
 
 

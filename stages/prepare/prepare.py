@@ -105,7 +105,7 @@ def _plan_images(source: Source, dataset: DatasetSettings, runtime: RuntimeSetti
     upright: dict[str, list[bool]] = {}
     for part, items in source.parts.items():
         found = parallel_map(partial(images.inspect, max_pixels=dataset.max_pixels), items, runtime,
-                             f"headers of {part}")
+                             f"headers of {part}", part)
         problems = [item for item in found if isinstance(item, str)]
         headers[part] = [item for item in found if isinstance(item, Header)]
         if not problems:

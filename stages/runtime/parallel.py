@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -109,8 +111,9 @@ _watched: set[tuple[int, str]] = set()
 
 
 def _call(function: Callable[[Item], Result], item: Item, owner: tuple[int, str] | None,
-          folder: str | None) -> Result | _Failure:
-    """Run one item in a worker; a worker on the owner's machine ends when its owner does, also by a SIGKILL.
+          folder: str | None) -> tuple[Result | _Failure, float]:
+    """Run one item in a worker, and the seconds that it took; a worker on the owner's machine ends when its owner does,
+    also by a SIGKILL.
 
     Loky's workers live on between calls; ``folder`` is where the caller is now.
     """
@@ -119,31 +122,35 @@ def _call(function: Callable[[Item], Result], item: Item, owner: tuple[int, str]
         die_with([owner])
     if folder is not None and os.getcwd() != folder:
         os.chdir(folder)
+    began = time.monotonic()
     with one_thread():
         try:
-            return function(item)
+            result: Result | _Failure = function(item)
         except Exception as error:
-            return _Failure(error)
+            result = _Failure(error)
+    return result, time.monotonic() - began
 
 
 def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runtime: RuntimeSettings,
-                 description: str, **facts: int) -> list[Result]:
+                 description: str, part: str = "", **facts: int) -> list[Result]:
     """``[function(item) for item in items]`` on ``runtime.workers`` processes of ``runtime.backend``.
 
     Args:
         function: picklable, and a function of its item alone; it writes its own files (atomically) if it has any.
         items: what to work on.
         runtime: workers and backend; ``dask`` and ``ray`` join the cluster that their own environment names.
-        description, facts: of the progress bar; ``images`` says how many images the items are groups of.
+        description, part, facts: of the progress bar.
 
     Raises:
         UserError: the first one that an item raised (in the order of the items), a backend that is not installed, or
             a worker that was killed.
     """
     workers = min(worker_count(runtime.workers), max(1, len(items)))
+    facts["workers"] = worker_count(runtime.workers)
     if workers == 1 and runtime.backend == "loky":
         with one_thread():
-            return [function(item) for item in progress(items, len(items), description, **facts)]
+            return [function(item) for item in progress(items, len(items), description, part=part, own=None,
+                                                             **facts)]
 
     backend, options = _backend(runtime.backend, workers)
     failures: list[_Failure] = []
@@ -160,7 +167,8 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
             outcomes = Parallel(return_as="generator")(calls)
         results = []
         try:
-            for outcome in progress(outcomes, len(items), description, first=workers, **facts):
+            for outcome, _ in progress(outcomes, len(items), description, first=workers, part=part,
+                                       own=itemgetter(1), **facts):
                 if isinstance(outcome, _Failure):
                     failures.append(outcome)
                 else:
@@ -174,13 +182,13 @@ def parallel_map(function: Callable[[Item], Result], items: Sequence[Item], runt
 
 
 def map_images(function: ImageFunction, images: Sequence[Image],
-               folder: Path, runtime: RuntimeSettings, description: str) -> None:
+               folder: Path, runtime: RuntimeSettings, description: str, part: str = "") -> None:
     """Write ``function(image)``, the arrays of a COCO image, to one ``.npz`` each; those that exist are not made again.
 
     Arguments and errors as for ``parallel_map``.
     """
     missing = [image for image in images if not (folder / f"{layout.image_key(image)}.npz").exists()]
-    parallel_map(partial(_write, function, folder), missing, runtime, description)
+    parallel_map(partial(_write, function, folder), missing, runtime, description, part)
 
 
 def _write(function: ImageFunction, folder: Path, image: Image) -> None:

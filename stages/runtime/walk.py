@@ -47,7 +47,8 @@ class Together(Generic[Item]):
 
 
 def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: str, total: int | None = None,
-          initial: int = 0) -> Iterator[tuple[Item, Loaded]]:
+          initial: int = 0, *, first: int = 1, part: str | Callable[[Item], str] = "", **facts: int
+          ) -> Iterator[tuple[Item, Loaded]]:
     """Pass items on with what ``load`` (decoding, cropping) makes of them; it runs a few items ahead in two threads.
 
     Args:
@@ -55,6 +56,7 @@ def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: st
         load: called once per item, in their order; its errors are raised when the item's turn comes.
         description: of the progress bar.
         total, initial: of the bar, where it shall count items that are done already.
+        first, part, facts: of the bar, too.
     """
     with ThreadPoolExecutor(2) as pool:
         waiting: deque[tuple[Item, Future[Loaded]]] = deque()
@@ -73,7 +75,9 @@ def ahead(items: Sequence[Item], load: Callable[[Item], Loaded], description: st
                 for _, future in waiting:
                     future.cancel()
 
-        yield from progress(pairs(), len(items) if total is None else total, description, initial)
+        of_pair = part if isinstance(part, str) else lambda pair: part(pair[0])
+        yield from progress(pairs(), len(items) if total is None else total, description, initial, first=first,
+                            part=of_pair, own=None, **facts)
 
 
 def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[Item]], *,
@@ -92,7 +96,7 @@ def walk_stage(file: str, params: Path, runtime: RuntimeSettings, items: Mapping
         file: ``__file__`` of the stage's module.
         params: settings file, for further processes.
         runtime: device, precision and processes.
-        items: sub-folder of the output (empty: the output itself) -> items.
+        items: sub-folder of the output (empty: the output itself, and items of train) -> items.
         key: stem of an item's file.
         load: what can be done ahead on the CPU: reading, decoding.
         build: makes, on the process's device, ``infer(sub-folder, item, loaded)``, which gives the item's result; it is
@@ -149,8 +153,10 @@ def walk(folder: Path, runtime: RuntimeSettings, items: Mapping[str, Sequence[It
         looked_at = [pair for batch in missing for pair in batch]
         with torch.no_grad(), autocast(runtime.precision, device):
             batches, members = deque(missing), []
+            rank = {"rank": distributed.rank()} if distributed.world_size() > 1 else {}
             for (name, item), loaded in ahead(looked_at, lambda pair: load(pair[1]), description, len(own),
-                                              len(own) - len(looked_at)):
+                                              len(own) - len(looked_at), first=len(missing[0]),
+                                              part=lambda pair: pair[0] or "train", **rank):
                 members.append((name, item, loaded))
                 if len(members) < len(batches[0]):
                     continue

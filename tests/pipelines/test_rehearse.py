@@ -112,8 +112,22 @@ def test_unknown_names(tmp_path, capsys, monkeypatch):
     assert error.startswith("error: ") and "unknown key" in error and "mine.yaml" in error
 
 
+def test_a_miniature_stays_in_its_folder(broken, tmp_path):
+    """What a preset names outside of its root is the user's own, and is not to be written."""
+    real = tmp_path / "real/SBD"
+    real.mkdir(parents=True)
+    (real / "train.txt").write_text("mine")
+    assert broken({"dataset.sbd": str(real)}) == (
+        f"dataset.sbd: {real} leads out of the folder of a miniature, which would be written there; rehearse on the "
+        f"real data: ROOT=...")
+    more = {"dataset.train": "../../../../instances_train2017.json"}
+    assert broken(more, preset="coco2017").startswith("dataset.train: ../../../../instances_train2017.json leads out")
+    assert [path.name for path in real.parent.rglob("*")] == ["SBD", "train.txt"]
+    assert not [*tmp_path.rglob("instances_train2017.json")]
+
+
 def test_batches_are_halved_until_they_fit(monkeypatch):
-    one = Rehearsal(preset_file("voc2012"), "irnet", batch=4)
+    one = Rehearsal(preset_file("voc2012"), "irnet", batch=4, memory=24e9)
     assert one.most["irnet.network"] == 4 and one.images == 4
     watch = SimpleNamespace(last="pipelines/irnet/dvc.yaml:train_irnet", exceeded=None)
     failed = UserError("`dvc repro` failed: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
@@ -167,30 +181,34 @@ def rehearsed(tmp_path, monkeypatch):
 
     def write(name="shapes-irnet", **run):
         quote.FOLDER.mkdir(parents=True, exist_ok=True)
-        given = {"device": quote.device_name(torch.device("cpu")), "busy": 0.1, "settings": params, **run}
-        (quote.FOLDER / f"{name}.json").write_text(json.dumps({"full": {"hours": 30.0, "disk_gb": 5.5}, "run": given}))
+        given = {"device": quote.device_name(torch.device("cpu")), "busy": 0.1, "settings": params,
+                 "code": quote.code(), **run}
+        full = {"hours": 30.0, "disk_gb": 5.5, "train_images": 240}
+        (quote.FOLDER / f"{name}.json").write_text(json.dumps({"full": full, "run": given}))
 
     return write
 
 
 def test_check_quotes_what_was_rehearsed_on_this_device(rehearsed):
     cpu, settings = torch.device("cpu"), load_params(ROOT / "pipelines/presets/shapes.yaml")
-    assert quote.quote(settings, cpu) is None
+    assert quote.quote(settings, cpu, 240) is None
     rehearsed("another-irnet", device="a GPU")
-    assert quote.quote(settings, cpu) is None
+    assert quote.quote(settings, cpu, 240) is None
     rehearsed("busy-irnet", busy=4.0)  # other work ran beside it
-    assert quote.quote(settings, cpu) is None
+    rehearsed("old-irnet", code="of another version")
+    assert quote.quote(settings, cpu, 240) is None
     rehearsed()
-    found = quote.quote(settings, cpu)
+    found = quote.quote(settings, cpu, 240)
     assert (found.seconds, found.bytes, found.path.name) == (30 * 3600, 5.5e9, "shapes-irnet.json")
     elsewhere = SimpleNamespace(**{**vars(settings), "dataset": settings.dataset.model_copy(update={"root": "x"})})
-    assert quote.quote(elsewhere, cpu) is not None
+    assert quote.quote(elsewhere, cpu, 240) is not None
+    assert quote.quote(elsewhere, cpu, 5000) is None  # the same settings on another folder
     more = settings.dataset.model_copy(update={"limit": 5})
-    assert quote.quote(SimpleNamespace(**{**vars(settings), "dataset": more}), cpu) is None
+    assert quote.quote(SimpleNamespace(**{**vars(settings), "dataset": more}), cpu, 5) is None
     (quote.FOLDER / "shapes-irnet.json").write_text("{}")
-    assert quote.quote(settings, cpu) is None
+    assert quote.quote(settings, cpu, 240) is None
     rehearsed(settings={"method": "irnet"})
-    assert quote.quote(settings, cpu) is None
+    assert quote.quote(settings, cpu, 240) is None
 
 
 def test_check_says_so(rehearsed, monkeypatch, tmp_path, capsys):
@@ -217,5 +235,5 @@ def test_a_whole_rehearsal(tmp_path, monkeypatch, capsys):
     row = found["irnet/train_irnet"]
     assert row["batch"] == 4 and row["seconds"] > 0 and row["peak_mb"] > 100 and row["full_hours"] > 0
     assert found["full"]["train_images"] == 240 and found["full"]["hours"] < 5
-    assert found["run"]["changed"]["irnet.classifier.steps"] == 2
+    assert found["run"]["changed"]["irnet.classifier.steps"] == 3
     assert {"check", "prepare", "train", "report"} <= set(found)

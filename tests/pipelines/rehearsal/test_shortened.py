@@ -19,13 +19,13 @@ def _settings(preset, method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", PAPERS)
-def test_every_training_has_two_steps(preset, method):
+def test_every_training_has_three_steps(preset, method):
     content, settings = _settings(preset, method)
     plans = trainings(settings)
     changes = shortened(settings, 4, {plan.key: 4 for plan in plans}, [], "cpu")
     short = checked_params(Path(preset), changed(content, changes))
     for plan in trainings(short):
-        assert plan.steps == 2 and plan.full_steps(10_000) == 2 and plan.batch <= 4
+        assert plan.steps == 3 and plan.full_steps(10_000) == 3 and plan.batch <= 4
     assert {plan.key for plan in trainings(short)} == {plan.key for plan in plans}
     assert any(plan.key == "detector.train" for plan in plans)
 
@@ -34,11 +34,11 @@ def test_nothing_else_changes():
     content, settings = _settings("voc2012", "irnet")
     most = {plan.key: plan.batch for plan in trainings(settings)}
     assert shortened(settings, 32, most, [], "cuda") == {
-        "dataset.limit": 32, "irnet.classifier.steps": 2, "irnet.network.steps": 2, "detector.train.steps": 2}
+        "dataset.limit": 32, "irnet.classifier.steps": 3, "irnet.network.steps": 3, "detector.train.steps": 3}
     half = checked_params(Path("x"), changed(content, {"runtime.precision": "16-mixed"}))
     assert "runtime.precision" not in shortened(settings, 3, most, [], "cpu")  # bfloat16
     assert shortened(half, 3, {**most, "irnet.network": 8}, ["irnet.network.backbone"], "cpu") == {
-        "dataset.limit": 3, "irnet.classifier.steps": 2, "irnet.network.steps": 2, "detector.train.steps": 2,
+        "dataset.limit": 3, "irnet.classifier.steps": 3, "irnet.network.steps": 3, "detector.train.steps": 3,
         "irnet.network.batch_size": 8, "irnet.network.backbone.weights": "none", "runtime.precision": "32-true"}
 
 

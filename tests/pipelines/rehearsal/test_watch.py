@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from pipelines.rehearsal.watch import Watch, resident
+from pipelines.rehearsal.watch import Watch, others, resident
 from stages.runtime.progress import PACE, progress
 
 TAKES = "import time; held = bytearray({size}); time.sleep({seconds})"
@@ -45,6 +45,26 @@ def test_a_stage_that_takes_too_much_is_ended(tmp_path):
     assert not [child for child in psutil.Process(os.getpid()).children() if child.pid == process.pid]
 
 
+def test_work_of_others_is_told_from_that_of_the_stage(tmp_path):
+    busy = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass"
+    shares = []
+    for ours in (True, False):
+        watch = Watch(tmp_path / "pace.jsonl", 10e9)
+        inner = busy if ours else "import time; time.sleep(2)"
+        with subprocess.Popen([sys.executable, "-c", f"import subprocess, sys\n"
+                               f"subprocess.call([sys.executable, '-c', {inner!r}])"]) as process:
+            other = None if ours else subprocess.Popen([sys.executable, "-c", busy])
+            watch.started(process.pid)
+            watch.running("stage")
+            time.sleep(1.5)
+            watch.ended()
+            process.wait()
+            if other:
+                other.wait()
+        shares.append(watch.stages["stage"].busy * (os.cpu_count() or 1))
+    assert shares[1] > shares[0] + 0.3 and others(None) == 0.0
+
+
 def test_nothing_is_below_a_process_that_is_gone():
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
@@ -56,11 +76,16 @@ def test_loops_leave_their_pace(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(PACE, str(file))
     monkeypatch.setenv("DVC_STAGE", "pipelines/a/dvc.yaml:b")
     for number in progress(range(3), 3, "learning", samples=7, batch=2):
-        time.sleep(0.3 if number == 0 else 0.1)
+        time.sleep((0.3, 0.1, 0.5)[number])  # the start, a step, the end
     assert list(progress([], 0, "nothing")) == []
-    learning, nothing = map(json.loads, file.read_text().splitlines())
+    for _ in progress("aab", 3, "looking", part=lambda item: {"a": "train", "b": "val"}[item]):
+        time.sleep(0.02)
+    assert list(progress([2.0, 4.0, 6.0], 3, "side by side", first=2, own=float, workers=2)) == [2.0, 4.0, 6.0]
+    learning, train, val, together = map(json.loads, file.read_text().splitlines())
     assert (learning["stage"], learning["walk"], learning["items"]) == ("pipelines/a/dvc.yaml:b", "learning", 3)
     assert (learning["samples"], learning["batch"]) == (7, 2)
-    assert 0.3 <= learning["start"] < 0.45 and 0.5 <= learning["seconds"] < 0.9
-    assert nothing["items"] == nothing["first"] == 0
+    assert 0.1 <= learning["each"] < 0.25 and 0.9 <= learning["seconds"] < 1.5
+    assert [(row["part"], row["items"]) for row in (train, val)] == [("train", 2), ("val", 1)]
+    assert 0.02 <= val["each"] == val["seconds"] < 0.2 and train["each"] < train["seconds"]
+    assert (together["each"], together["workers"]) == (6.0, 2)
     capsys.readouterr()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def truth_of(true: np.ndarray, classes, **image) -> Truth:
     rows = [annotation(number, 5, category, true == category, iscrowd=crowd)
             for number, (category, crowd) in enumerate(classes, start=1)]
     height, width = true.shape
-    return Truth("truth.json", [{"id": 5, "file_name": "5.jpg", "height": height, "width": width, **image}], CATEGORIES,
+    return Truth(Path("truth.json"), [{"id": 5, "file_name": "5.jpg", "height": height, "width": width, **image}], CATEGORIES,
                  rows, "")
 
 

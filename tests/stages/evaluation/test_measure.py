@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def numbers(value):
 
 
 def truth_of(images, categories, annotations) -> Truth:
-    return Truth("truth.json", images, categories, annotations, "")
+    return Truth(Path("truth.json"), images, categories, annotations, "")
 
 
 def run(images, categories, annotations, labels, **more):

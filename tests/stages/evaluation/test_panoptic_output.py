@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def truth_of(images: list[tuple[np.ndarray, dict[int, tuple[int, int]]]]) -> Tru
         rows += [annotation(0, number, category, segments == segment, iscrowd=crowd)
                  for segment, (category, crowd) in classes.items() if (segments == segment).any()]
     rows = [{**row, "id": place} for place, row in enumerate(rows, start=1)]
-    return Truth("truth.json", records, CATEGORIES, rows, "")
+    return Truth(Path("truth.json"), records, CATEGORIES, rows, "")
 
 
 def write(folder, truth: Truth, images: list[tuple[np.ndarray, dict[int, int], dict[int, dict]]]):
