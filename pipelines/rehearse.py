@@ -1,6 +1,6 @@
 """Rehearse a preset end to end: `make rehearse PRESET=voc2012 METHOD=irnet`.
 
-The whole chain with the preset's own networks, sizes, stages and engine, but on a few images and with two steps per
+The whole chain with the preset's own networks, sizes, stages and engine, but on a few images and with three steps per
 training, and two of panoptic's rounds: on a miniature of its data set, or with ROOT=... on the first images of the
 real one. Writes metrics/rehearsal/<preset>-<method>.json: seconds and memory of every stage, and what they say of the
 full run on this device; `check` quotes it. What was changed in the preset is in the file, under `run`. It works in a

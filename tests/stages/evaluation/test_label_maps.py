@@ -31,8 +31,8 @@ def truth_of(true: np.ndarray, classes, **image) -> Truth:
     rows = [annotation(number, 5, category, true == category, iscrowd=crowd)
             for number, (category, crowd) in enumerate(classes, start=1)]
     height, width = true.shape
-    return Truth(Path("truth.json"), [{"id": 5, "file_name": "5.jpg", "height": height, "width": width, **image}], CATEGORIES,
-                 rows, "")
+    images = [{"id": 5, "file_name": "5.jpg", "height": height, "width": width, **image}]
+    return Truth(Path("truth.json"), images, CATEGORIES, rows, "")
 
 
 def keep(folder, truth: Truth, **maps: np.ndarray):
