@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -108,6 +110,17 @@ def test_a_workspace_runs_apart_from_the_clone(tmp_path, monkeypatch):
                                                             "pipelines", "stages"]
 
 
+def test_an_earlier_run_s_error_is_not_this_one_s(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text("torch.OutOfMemoryError: CUDA out of memory\n")
+    monkeypatch.setattr(workspace, "load_params", lambda path: None)
+    monkeypatch.setattr(workspace, "mend", lambda folder: None)
+    ended = [sys.executable, "-c", "import sys; sys.exit(137)"]
+    place = SimpleNamespace(folder=tmp_path, _command=lambda *words: ended)
+    with pytest.raises(UserError, match="`dvc repro` failed: it said nothing"):
+        workspace.Workspace.reproduce(place, {"seed": 1}, log=log)
+
+
 def test_the_last_error_is_the_stage_s_own():
     dvc = "ERROR: failed to reproduce 'train': failed to run: python -m x, exited with 1\n"
     assert workspace.last_error(f"error: an older one\n 50%|##\rerror: no peaks in image 7\n{dvc}") == (
@@ -163,7 +176,7 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
     assert found["labels_train_cam"] == {"ap50": 1.0}
     assert found["labels_train_displacement"] == found["labels_train"] == {"ap50": 3.0}
     assert found["detector_val"] == {"ap50": 2.0}
-    assert found["all"] == {"seconds": 6.0}
+    assert found["all"] == {"seconds": 6.0, "stages": 3}
     settings = found["run"]["settings"]
     assert settings["irnet"]["classifier"]["backbone"]["weights"] == "net.pth"
     assert settings["detector"]["torchvision"]["weights"] == "net.pth"
