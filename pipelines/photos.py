@@ -42,8 +42,10 @@ FIGURES: dict[str, tuple[str, dict[str, str]]] = {
         "mean_iou_per_object": "train.objects.mean_iou", "recall50": "train.objects.recall50",
         "mean_iou_separated": "train.separated.mean_iou", "separated": "train.separated.objects",
         "labels": "train.objects.labels", "objects": "train.objects.objects",
-        # Of IRNet alone: eq. 5 of its field and of one of zeros.
+        # Of IRNet alone: eq. 5 of its field, of each axis, and of a field of zeros.
         "displacement_error": "method.displacement_error",
+        "displacement_error_dy": "method.displacement_error_dy",
+        "displacement_error_dx": "method.displacement_error_dx",
         "displacement_error_of_zeros": "method.displacement_error_of_zeros"}),
     # What the same generator makes of images that it never saw, of some methods also from the annotated points.
     "labels_val": _of_large_objects("val"),

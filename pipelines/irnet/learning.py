@@ -20,7 +20,7 @@ from stages.labels.maps import shrink_labels
 from stages.runtime import layout
 from stages.runtime.errors import UserError
 from stages.runtime.files import write_json
-from stages.runtime.training import Training
+from stages.runtime.training import Training, total_steps
 from stages.runtime.walk import ahead
 
 MEASURED = 500
@@ -48,6 +48,7 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
                         f"annotations need them (annotations.kinds: [tags])")
     model = build_irnet(classifier, settings, device)
     samples = RelatedImages(images, relations, chosen.augment, settings.grid)
+    warmup = Warmup(chosen.background_warmup * total_steps(chosen, len(samples)))
 
     def losses(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         displacement, boundary = network(batch["image"])
@@ -55,10 +56,11 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
         # The branches share nothing but the frozen backbone, so a factor on the displacement losses is the same as a
         # factor on the gradient which that branch receives (section 6.1).
         share = 0.5 if chosen.halved else 1.0
+        terms["displacement_background"] = terms["displacement_background"] * warmup()
         return {name: term * share * (chosen.displacement_factor if name.startswith("displacement") else 1.0)
                 for name, term in terms.items()}
 
-    errors: list[tuple[float, float]] = []
+    errors: list[np.ndarray] = []
 
     def displacements() -> Iterator[tuple[Tensor, np.ndarray | None]]:
         """D of every training image, and its confident foreground if only that counts."""
@@ -78,9 +80,35 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
     def measure_and_subtract_mean(folder: Path) -> None:
         errors.clear()
         model.displacement_mean += mean_displacement(displacements()).to(device)
-        trained, zeros = np.mean(errors, axis=0).tolist()
-        write_json(folder / "metrics.json", {"displacement_error": trained, "displacement_error_of_zeros": zeros},
-                   indent=2)
+        (dy, dx), zeros = np.mean(errors, axis=0).tolist()
+        write_json(folder / "metrics.json", {
+            "displacement_error": dy + dx, "displacement_error_dy": dy, "displacement_error_dx": dx,
+            "displacement_error_of_zeros": sum(zeros)}, indent=2)
 
-    return Training(model, losses, samples, finish=measure_and_subtract_mean,
-                    state=lambda: trained_state(model, chosen))
+    return Training(model, losses, samples, extra_state={"warmup": warmup}, after_step=warmup.tick,
+                    finish=measure_and_subtract_mean, state=lambda: trained_state(model, chosen))
+
+
+class Warmup(nn.Module):
+    """A factor that grows evenly from 0 to 1 over the first steps of a training.
+
+    It counts on the training's device, so that no step waits for the host, and a checkpoint holds its count.
+
+    Args:
+        steps: until it is 1; 0: it is 1 from the start.
+    """
+
+    done: Tensor
+
+    def __init__(self, steps: float) -> None:
+        super().__init__()
+        self.steps = steps
+        self.register_buffer("done", torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        """The factor, ()."""
+        return (self.done / self.steps).clamp(max=1) if self.steps > 0 else torch.ones_like(self.done)
+
+    def tick(self, steps: int) -> None:
+        """Called after every step with the number of steps done."""
+        self.done.fill_(steps)

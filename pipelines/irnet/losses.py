@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -62,8 +63,9 @@ def relation_losses(displacement: Tensor, boundary: Tensor, labels: Tensor, radi
 
 
 @torch.no_grad()
-def displacement_errors(displacement: Tensor, labels: Tensor, radius: float) -> tuple[float, float]:
-    """Eq. 5 of one image, of its field and of a field of zeros: a field that is no better has learnt nothing.
+def displacement_errors(displacement: Tensor, labels: Tensor, radius: float) -> np.ndarray:
+    """Eq. 5 of one image axis by axis, of its field and of a field of zeros: an axis that is no better has learnt
+    nothing, and the sum over both, the equation's L1 norm, hides it behind the other.
 
     Args:
         displacement: (2, h, w), (dy, dx) in cells.
@@ -71,16 +73,15 @@ def displacement_errors(displacement: Tensor, labels: Tensor, radius: float) -> 
         radius: gamma of eq. 2 [cells].
 
     Returns:
-        Both [cells], the L1 norm over both axes; 0 without confident foreground.
+        (2, 2) float64 [cells]: dy and dx of the field, then of zeros; 0 without confident foreground.
     """
     fields = torch.stack([displacement, torch.zeros_like(displacement)]).float()
-    sums, counts = [fields.new_zeros(2)], [labels.new_zeros((), dtype=torch.int64)]
+    sums, counts = [fields.new_zeros(2, 2)], [labels.new_zeros((), dtype=torch.int64)]
     for offset, step, foreground, _, _ in _pairs(labels[None], radius, like=fields):
         d_i, d_j = pair_views(fields, offset)
-        sums.append(((d_i - d_j - step).abs().sum(1) * foreground).sum(dim=(1, 2)))
+        sums.append(((d_i - d_j - step).abs() * foreground[:, None]).sum(dim=(2, 3)))
         counts.append(foreground.sum())
-    own, zeros = (torch.stack(sums).cpu().double().sum(0) / torch.stack(counts).sum().cpu().clamp(min=1)).tolist()
-    return own, zeros
+    return (torch.stack(sums).cpu().double().sum(0) / torch.stack(counts).sum().cpu().clamp(min=1)).numpy()
 
 
 def _pairs(labels: Tensor, radius: float, *, like: Tensor

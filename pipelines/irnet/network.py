@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +22,49 @@ def _layer(inputs: int, outputs: int, settings: NetworkSettings) -> nn.Sequentia
                          nn.ReLU(inplace=True))
 
 
+class DisplacementBranch(nn.Module):
+    """The top-down path and what decodes it to displacements (section 4.1).
+
+    Args:
+        channels: of the backbone's levels.
+        grids: where each level lies: its own grid, or the output's if it is finer.
+        grid: the output's cells.
+        settings: widths and groups.
+        outputs: axes that it gives.
+    """
+
+    def __init__(self, channels: Sequence[int], grids: Sequence[Grid], grid: Grid, settings: NetworkSettings,
+                 outputs: int) -> None:
+        super().__init__()
+        self.grids, self.grid = grids, grid
+        widths = [min(inputs, settings.channels) for inputs in channels]
+        self.reduce = nn.ModuleList(_layer(inputs, width, settings)
+                                    for inputs, width in zip(channels, widths, strict=True))
+        # merge[j] takes level j and what came down from the coarser ones.
+        merge: list[nn.Module] = []
+        for level in range(len(widths) - 1):
+            down = widths[-1] if level == len(widths) - 2 else widths[level + 1]
+            merge.append(_layer(widths[level] + down, widths[level], settings))
+        self.merge = nn.ModuleList(merge)
+        self.decode = nn.Sequential(_layer(widths[0], settings.channels, settings),
+                                    _layer(settings.channels, settings.channels, settings),
+                                    nn.Conv2d(settings.channels, outputs, 1, bias=False))
+
+    def forward(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Levels (N, C_j, h_j, w_j) on ``grids`` to (N, outputs, h, w): upsample, concatenate with the next finer
+        level, 1x1 convolution."""
+        features = self.reduce[-1](levels[-1])
+        for level in range(len(levels) - 2, -1, -1):
+            own = self.reduce[level](levels[level])
+            source, target = self.grids[level + 1], self.grids[level]
+            if source != target:
+                features = resample(features, source, target, own.shape[-2:])
+            features = self.merge[level](torch.cat([own, features], dim=1))
+        if self.grids[0] != self.grid:
+            features = resample(features, self.grids[0], self.grid, size)
+        return self.decode(features)
+
+
 class IRNet(nn.Module):
     """Displacement field and class boundary map on one grid (a quarter of the image in the paper's setting).
 
@@ -29,7 +73,7 @@ class IRNet(nn.Module):
 
     Args:
         backbone: of the trained classifier, or one of its own; its weights stay as they are (section 6.1).
-        settings: widths and groups.
+        settings: widths and groups, and whether the displacement's two axes share a branch.
         grid: the cells of both outputs.
     """
 
@@ -39,23 +83,12 @@ class IRNet(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.grid = grid
-        # Where levels lie: their own grid, or the output's if they are finer.
         self.level_grids = [level if level.stride > grid.stride else grid for level in backbone.grids]
-        widths = [min(channels, settings.channels) for channels in backbone.channels]
-        self.reduce = nn.ModuleList(_layer(inputs, width, settings)
-                                    for inputs, width in zip(backbone.channels, widths, strict=True))
-        # merge[j] takes level j and what came down from the coarser ones.
-        merge: list[nn.Module] = []
-        for level in range(len(widths) - 1):
-            down = widths[-1] if level == len(widths) - 2 else widths[level + 1]
-            merge.append(_layer(widths[level] + down, widths[level], settings))
-        self.merge = nn.ModuleList(merge)
-        last = widths[0]
-        self.decode = nn.Sequential(_layer(last, settings.channels, settings),
-                                    _layer(settings.channels, settings.channels, settings),
-                                    nn.Conv2d(settings.channels, 2, 1, bias=False))
+        axes = [1, 1] if settings.separate_axes else [2]
+        self.displacement = nn.ModuleList(
+            DisplacementBranch(backbone.channels, self.level_grids, grid, settings, outputs) for outputs in axes)
         self.edge = nn.ModuleList(_layer(inputs, settings.boundary_channels, settings) for inputs in backbone.channels)
-        self.edge_last = nn.Conv2d(settings.boundary_channels * len(widths), 1, 1)
+        self.edge_last = nn.Conv2d(settings.boundary_channels * len(backbone.channels), 1, 1)
         self.register_buffer("displacement_mean", torch.zeros(2))
 
     def train(self, mode: bool = True) -> IRNet:
@@ -78,20 +111,8 @@ class IRNet(nn.Module):
             if common is self.grid:
                 level = resample(level, own, self.grid, size)
             reduced.append(level)
-        return self._displacement(reduced, size), self._boundary(reduced, size)
-
-    def _displacement(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Top-down path: upsample, concatenate with the next finer level, 1x1 convolution."""
-        features = self.reduce[-1](levels[-1])
-        for level in range(len(levels) - 2, -1, -1):
-            own = self.reduce[level](levels[level])
-            source, target = self.level_grids[level + 1], self.level_grids[level]
-            if source != target:
-                features = resample(features, source, target, own.shape[-2:])
-            features = self.merge[level](torch.cat([own, features], dim=1))
-        if self.level_grids[0] != self.grid:
-            features = resample(features, self.level_grids[0], self.grid, size)
-        return self.decode(features) - self.displacement_mean.view(1, 2, 1, 1)
+        displacement = torch.cat([branch(reduced, size) for branch in self.displacement], dim=1)
+        return displacement - self.displacement_mean.view(1, 2, 1, 1), self._boundary(reduced, size)
 
     def _boundary(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Each level reduced and resized to the grid, all together through one last 1x1 convolution, to logits."""

@@ -41,6 +41,8 @@ class NetworkSettings(TrainingSettings):
                                               "16)")
     group_channels: int = Field(1, ge=1, description="channels of such a group, at least (not in the paper; published "
                                                      "code: 8, so 4 groups of 32 boundary features)")
+    separate_axes: bool = Field(False, description="a displacement branch of its own for dy and for dx (sec. 4.1: one "
+                                                   "branch)")
     augment: AugmentSettings = Field(AugmentSettings(), description="random views (not in the paper)")
     epochs: int = Field(3, ge=1, description="passes over the training images (not in the paper; published code: 3)")
     batch_size: int = Field(32, ge=1, description="images per step (not in the paper; published code: 32)")
@@ -52,6 +54,9 @@ class NetworkSettings(TrainingSettings):
         "sum", description="the L1 norm of a displacement: the sum over its two axes, or their mean (eq. 5 and 6: sum; "
                            "published code: mean)")
     halved: bool = Field(False, description="half of the sum of all losses (eq. 9: the sum; published code: half)")
+    background_warmup: float = Field(0.0, ge=0, le=1, description=(
+        "share of the training over which the weight of the background's displacement loss grows from 0 to 1 (not in "
+        "the paper: 0)"))
     radius: float = Field(10.0, gt=1, description="pairs are closer than this [cells] (sec. 6.1: 10)")
     max_pixels: float = Field(4e6, ge=1024, description="images with more pixels are made smaller where their mean "
                                                         "displacement is taken [px] (not in the paper)")

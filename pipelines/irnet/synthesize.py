@@ -5,8 +5,9 @@ writes data/irnet/pseudo_labels.json (COCO instances), data/irnet/semantic/ (the
 value = category id, 0 background) and data/irnet/figures.json, the method's own numbers: `classifier_mAP`, mean average
 precision of the classifier's tags on val [%]; `instances_per_image`; `fragments`, the share of the instances that are
 too small to train on [%]; and, in the detail, `displacement_error` and `displacement_error_of_zeros`, eq. 5 of the
-fields of at most 500 training images and of fields of zeros [cells]. Training images that are labelled in full have
-their given masks in labels and maps; the figures are of what IRNet makes itself.
+fields of at most 500 training images and of fields of zeros [cells], and the first one's parts `displacement_error_dy`
+and `displacement_error_dx`. Training images that are labelled in full have their given masks in labels and maps; the
+figures are of what IRNet makes itself.
 """
 
 from __future__ import annotations

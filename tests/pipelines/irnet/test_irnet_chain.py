@@ -206,6 +206,7 @@ def test_figures(workspace, weak):
     network = json.loads((workspace / "models/irnet/irnet/metrics.json").read_text())
     assert content["details"] == network
     assert network["displacement_error_of_zeros"] > 1 and network["displacement_error"] > 0
+    assert network["displacement_error"] == network["displacement_error_dy"] + network["displacement_error_dx"]
 
 
 def test_the_mean_over_the_training_images_is_gone(workspace, weak):

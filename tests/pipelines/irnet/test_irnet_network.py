@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipelines.irnet.fields import field_inference, fields, mean_displacement
+from pipelines.irnet.learning import Warmup
 from pipelines.irnet.losses import relation_losses
 from pipelines.irnet.network import IRNet, build_irnet, load_irnet, trained_state
 from pipelines.irnet.settings import FieldSettings, IRNetSettings, NetworkSettings
@@ -71,18 +72,19 @@ def test_structure_of_section_4_1():
     assert {id(conv) for conv, _ in convs.values()} == {id(conv) for conv in own}
     assert all(conv.kernel_size == (1, 1) and conv.stride == (1, 1) for conv in own)
     last = [name for name, (_, after) in convs.items() if not after]
-    assert sorted(last) == ["decode.2", "edge_last"]
+    assert sorted(last) == ["displacement.0.decode.2", "edge_last"]
     for name, (_, after) in convs.items():
         if name not in last:
             assert isinstance(after[0], nn.GroupNorm), name
             assert isinstance(after[1], nn.ReLU), name
     # Channels are reduced only where there are more than the widest; five levels; three layers decode.
     assert model.backbone.channels == [16, 8, 8, 16, 24]
-    assert [layer[0].out_channels for layer in model.reduce] == [16, 8, 8, 16, 16]
-    assert len(model.merge) == 4
-    assert [layer[0].in_channels for layer in model.merge] == [16 + 8, 8 + 8, 8 + 16, 16 + 16]
-    assert len([1 for name in convs if name.startswith("decode")]) == 3
-    assert model.decode[-1].out_channels == 2
+    branch, = model.displacement
+    assert [layer[0].out_channels for layer in branch.reduce] == [16, 8, 8, 16, 16]
+    assert len(branch.merge) == 4
+    assert [layer[0].in_channels for layer in branch.merge] == [16 + 8, 8 + 8, 8 + 16, 16 + 16]
+    assert len([1 for name in convs if ".decode" in name]) == 3
+    assert branch.decode[-1].out_channels == 2
     assert model.edge_last.in_channels == 5 * 4
     assert model.edge_last.out_channels == 1
 
@@ -125,8 +127,32 @@ def test_the_backbone_is_frozen():
     optimizer.step()
     after = model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in state.items() if name.startswith("backbone."))
-    assert not torch.equal(state["decode.2.weight"], after["decode.2.weight"])
+    assert not torch.equal(state["displacement.0.decode.2.weight"], after["displacement.0.decode.2.weight"])
     assert torch.equal(after["displacement_mean"], torch.zeros(2))
+
+
+def test_separate_axes_share_nothing():
+    model = build(separate_axes=True)
+    displacement, _ = model(torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8))
+    assert displacement.shape == (2, 2, 12, 16)
+    for axis, branch in enumerate(model.displacement):
+        displacement[:, axis].square().sum().backward(retain_graph=True)
+        moved = [any(bool(value.grad.any()) for value in other.parameters()) for other in model.displacement]
+        assert moved == [other is branch for other in model.displacement]
+        model.zero_grad(set_to_none=True)
+
+
+def test_the_background_counts_by_and_by():
+    warmup = Warmup(8)
+    factors = []
+    for step in range(12):
+        factors.append(float(warmup()))
+        warmup.tick(step + 1)
+    assert factors == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 1, 1]
+    resumed = Warmup(16)
+    resumed.load_state_dict(warmup.state_dict())
+    assert float(resumed()) == 0.75
+    assert float(Warmup(0)()) == 1
 
 
 def test_the_mean_is_subtracted():
@@ -370,11 +396,11 @@ def test_a_backbone_of_its_own_is_kept_with_the_weights(trained):
 def test_weights_that_do_not_fit_are_refused(trained, change):
     folder, settings, _, state = trained
     if change == "missing":
-        del state["decode.2.weight"]
+        del state["displacement.0.decode.2.weight"]
     elif change == "unknown":
         state["decode.3.weight"] = torch.zeros(1)
     else:
-        state["decode.2.weight"] = torch.zeros(2, 8, 1, 1)
+        state["displacement.0.decode.2.weight"] = torch.zeros(2, 8, 1, 1)
     save_weights(folder / "irnet/weights.pt", state)
     with pytest.raises(UserError, match=r"irnet.weights\.pt: .*decode\.[23]\.weight"):
         field_inference(folder / "classifier", folder / "irnet", torch.device("cpu"), settings)
