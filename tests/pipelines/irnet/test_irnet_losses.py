@@ -231,7 +231,8 @@ def test_errors_of_a_field_and_of_zeros():
                                                                     torch.tensor(IGNORE))
     boundary = torch.zeros(1, 6, 7)
     for found, one in zip(displacement_errors(field, labels, 3), (field, torch.zeros_like(field)), strict=True):
-        assert found.sum() == pytest.approx(one_by_loop(one[None], boundary, labels[None], 3)["displacement_foreground"])
+        wanted = one_by_loop(one[None], boundary, labels[None], 3)["displacement_foreground"]
+        assert found.sum() == pytest.approx(wanted)
     # Where every cell points at the same place, eq. 5 is 0.
     rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
     ones = torch.ones(6, 7, dtype=torch.int64)
