@@ -139,7 +139,7 @@ def test_commands_refuse_what_they_do_not_know(tmp_path):
     with pytest.raises(UserError, match="WEIGHTS=absent.pth: no such file"):
         photos.run("irnet", tmp_path, "absent.pth", preset, {})
     with pytest.raises(UserError, match=r"ROWS: there is no cams; did you mean 'cam'\? \(there are: cam, "):
-        photos.run("irnet", tmp_path, None, preset, {}, ["displacement", "cams"])
+        photos.run("irnet", tmp_path, None, preset, {}, ["components", "cams"])
 
 
 class _Recorded:
@@ -166,7 +166,7 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
     weights.touch()
     root = tmp_path / "secret" / "pictures"
     found = photos.run("irnet", root, str(weights), workspace.ROOT / "pipelines/presets/photos.yaml", {"seed": 7},
-                       ["displacement", "cam"])
+                       ["components", "cam"])
 
     assert [(params["irnet"]["synthesis"].get("scores"), target) for params, target in recorded.runs] == [
         ("cam", "score"), (None, "score"), (None, "report")], "the chain comes last: the workspace is left with it"
@@ -174,7 +174,7 @@ def test_photos_names_no_folder_and_runs_the_rows_first(tmp_path, monkeypatch):
         assert params["irnet"]["classifier"]["backbone"]["weights"] == str(weights)
         assert params["dataset"]["root"] == str(root)
     assert found["labels_train_cam"] == {"ap50": 1.0}
-    assert found["labels_train_displacement"] == found["labels_train"] == {"ap50": 3.0}
+    assert found["labels_train_components"] == found["labels_train"] == {"ap50": 3.0}
     assert found["detector_val"] == {"ap50": 2.0}
     assert found["all"] == {"seconds": 6.0, "stages": 3}
     settings = found["run"]["settings"]
