@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ from stages.runtime.walk import ahead
 
 MEASURED = 500
 """Images whose displacements are compared with a field of zeros, at most: all pairs of cells of each are looked at."""
+DEAD = 0.98
+"""Share of the error of zeros above which an axis has learnt nothing: those seen dead had 0.99 and more, those that
+lived 0.85 and less."""
 
 
 def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, device: torch.device) -> Training:
@@ -81,12 +85,22 @@ def irnet_training(relations: Path, classifier: Path, settings: IRNetSettings, d
         errors.clear()
         model.displacement_mean += mean_displacement(displacements()).to(device)
         (dy, dx), zeros = np.mean(errors, axis=0).tolist()
+        for warning in dead_axes((dy, dx), zeros):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
         write_json(folder / "metrics.json", {
             "displacement_error": dy + dx, "displacement_error_dy": dy, "displacement_error_dx": dx,
             "displacement_error_of_zeros": sum(zeros)}, indent=2)
 
     return Training(model, losses, samples, extra_state={"warmup": warmup}, after_step=warmup.tick,
                     finish=measure_and_subtract_mean, state=lambda: trained_state(model, chosen))
+
+
+def dead_axes(errors: Sequence[float], zeros: Sequence[float]) -> list[str]:
+    """What to say of the axes (dy, dx) whose error [cells] is that of a field of zeros: instances are not told apart
+    along them."""
+    return [f"the displacement field has learnt nothing along {axis}: it misses by {error:.2f} cells, zeros by "
+            f"{nothing:.2f}; see irnet.network.separate_axes and irnet.network.background_warmup"
+            for axis, error, nothing in zip("yx", errors, zeros, strict=True) if nothing > 0 and error > DEAD * nothing]
 
 
 class Warmup(nn.Module):

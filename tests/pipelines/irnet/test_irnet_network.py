@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipelines.irnet.fields import field_inference, fields, mean_displacement
-from pipelines.irnet.learning import Warmup
+from pipelines.irnet.learning import Warmup, dead_axes
 from pipelines.irnet.losses import relation_losses
 from pipelines.irnet.network import IRNet, build_irnet, load_irnet, trained_state
 from pipelines.irnet.settings import FieldSettings, IRNetSettings, NetworkSettings
@@ -153,6 +153,14 @@ def test_the_background_counts_by_and_by():
     resumed.load_state_dict(warmup.state_dict())
     assert float(resumed()) == 0.75
     assert float(Warmup(0)()) == 1
+
+
+def test_an_axis_that_learnt_nothing_is_named():
+    assert dead_axes([3.2, 3.4], [4.0, 4.1]) == []
+    line, = dead_axes([3.2, 4.1], [4.0, 4.1])
+    assert "nothing along x" in line and "4.10" in line
+    assert ["along y" in line for line in dead_axes([4.2, 4.3], [4.0, 4.1])] == [True, False]
+    assert dead_axes([0.0, 0.0], [0.0, 0.0]) == [], "no confident foreground, no verdict"
 
 
 def test_the_mean_is_subtracted():
