@@ -64,20 +64,20 @@ def build_lattice(features: torch.Tensor) -> Lattice:
     if float(elevated.abs().max()) * torch.finfo(elevated.dtype).eps > LARGEST_ROUNDING:
         raise ValueError(TOO_SMALL)
     side = count + 1
-    origin = (elevated / side).round_()
-    excess = origin.sum(0).to(torch.int64)  # the nearest multiples of d + 1 need not sum to zero
-    origin = origin.to(torch.int64) * side
-    rank = _ranks(elevated - origin) + excess
-    shift = side * ((rank < 0).to(torch.int64) - (rank > count).to(torch.int64))
-    rank += shift
+    origin = (elevated / side).round_()  # in multiples of d + 1; those nearest need not sum to zero
+    excess = origin.sum(0).to(torch.int64)
+    origin = origin.to(torch.int64)
+    rank = _ranks(elevated - side * origin) + excess
+    shift = (rank < 0).to(torch.int64) - (rank > count).to(torch.int64)
+    rank += side * shift
     origin += shift
-    coordinates, turns = _barycentric((elevated - origin) / side, rank)
+    coordinates, turns = _barycentric((elevated - side * origin) / side, rank)
 
-    key, strides = _number(origin, batch)
-    steps = strides.sum() - side * strides.new_tensor([*strides.tolist(), 0])
+    key, numbering = _number(origin, batch)
+    steps = torch.tensor(numbering.steps, dtype=key.dtype, device=key.device)
     keys = key.new_empty(side, len(key))
     keys[0] = key
-    for corner in range(1, side):  # the coordinates grow by 1 but for the one whose turn it is, which falls by d
+    for corner in range(1, side):
         torch.add(keys[corner - 1], steps.index_select(0, turns[corner - 1]), out=keys[corner])
     ordered, order = torch.sort(keys.reshape(-1), stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
@@ -88,9 +88,9 @@ def build_lattice(features: torch.Tensor) -> Lattice:
     corners.scatter_(0, order, first.cumsum(0, dtype=torch.int32).sub_(1))
     return Lattice(
         corners.reshape(side, -1).t().contiguous(), coordinates.t().contiguous(),
-        order.remainder(len(key)).to(torch.int32), coordinates.reshape(-1).index_select(0, order),
+        order.to(torch.int32).remainder_(len(key)), coordinates.reshape(-1).index_select(0, order),
         torch.cat([starts, starts.new_full((1,), len(order))]).to(torch.int32),
-        [_neighbours(points, step) for step in (-steps).tolist()])
+        _neighbours(points, numbering))
 
 
 def transposed(lattice: Lattice) -> Lattice:
@@ -182,35 +182,57 @@ def _barycentric(differences: torch.Tensor, rank: torch.Tensor) -> tuple[torch.T
     return coordinates, order
 
 
-def _number(origin: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One integer per pixel for its origin (d + 1, B * N) and image, and how much a step of each coordinate adds.
+class _Numbering(NamedTuple):
+    """How lattice points are numbered: the point (d + 1) m + r, m integers and r the remainder, has r size + strides m.
 
-    The last coordinate follows from the others. Ranges have room for the corners and their neighbours.
+    Along axis i the remainder grows by 1 and m_i falls by 1; from remainder d it goes back to 0, and all of m grow.
+    """
+
+    size: int  # as many m as there may be
+    steps: list[int]  # along each of the d + 1 axes, from remainders below d
+    turn: int  # what comes on top from remainder d
+
+
+def _number(origin: torch.Tensor, batch: int) -> tuple[torch.Tensor, _Numbering]:
+    """The number of each pixel's corner of remainder 0, those of one image behind those of another.
+
+    The last of m follows from the others. Ranges have room for the corners and their neighbours. The numbers are int32
+    where that is enough: they are sorted in half the time.
+
+    Args:
+        origin: (d + 1, B * N), the corner's m.
+        batch: B.
     """
     side = len(origin)
-    lowest = origin[:-1].amin(1) - 2 * side
-    ranges = (origin[:-1].amax(1) + 2 * side - lowest + 1).tolist()
+    lowest = origin[:-1].amin(1) - 2
     strides = [1]
-    for extent in ranges:
+    for extent in (origin[:-1].amax(1) + 2 - lowest + 1).tolist():
         strides.append(strides[-1] * extent)
-    if strides[-1] * batch >= LARGEST_KEY:
+    size = strides.pop()
+    if size * side * batch >= LARGEST_KEY:
         raise ValueError(TOO_SMALL)
-    image = torch.arange(batch, device=origin.device).repeat_interleave(origin.shape[1] // batch)
-    keys = image * strides[-1]
-    for row, low, stride in zip(origin[:-1], lowest, strides[:-1], strict=True):
+    keys = torch.arange(batch, device=origin.device).repeat_interleave(origin.shape[1] // batch) * (size * side)
+    for row, low, stride in zip(origin[:-1], lowest, strides, strict=True):
         keys += (row - low) * stride
-    return keys, origin.new_tensor(strides[:-1])
+    if size * side * batch <= torch.iinfo(torch.int32).max:
+        keys = keys.to(torch.int32)
+    return keys, _Numbering(size, [size - stride for stride in (*strides, 0)], sum(strides) - side * size)
 
 
-def _neighbours(points: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices of the points at key - step and key + step in the sorted keys (M,), M where there is none."""
-    size = len(points)
-    wanted = points + step
-    found = _places(points, wanted).clamp_(max=size - 1)
-    above = torch.where(points.index_select(0, found) == wanted, found, size)
-    below = torch.full((size + 1,), size, dtype=torch.int32, device=points.device)
-    below.scatter_(0, above.to(torch.int64), torch.arange(size, dtype=torch.int32, device=points.device))
-    return below[:-1], above  # those that have none wrote into the last place
+def _neighbours(points: torch.Tensor, numbering: _Numbering) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Per axis the indices of the points before and after each of the sorted points (M,), M where there is none."""
+    count = len(points)
+    side = len(numbering.steps)
+    turn = ((points // numbering.size) % side == side - 1) * numbering.turn
+    found = []
+    for step in numbering.steps:
+        wanted = points + step + turn
+        place = _places(points, wanted).clamp_(max=count - 1)
+        after = torch.where(points.index_select(0, place) == wanted, place, count)
+        before = torch.full((count + 1,), count, dtype=torch.int32, device=points.device)
+        before.scatter_(0, after.to(torch.int64), torch.arange(count, dtype=torch.int32, device=points.device))
+        found.append((before[:-1], after))  # those that have none wrote into the last place
+    return found
 
 
 def _places(ordered: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
