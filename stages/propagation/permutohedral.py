@@ -25,6 +25,7 @@ import torch
 from torch.nn import functional
 
 LARGEST_KEY = 2**62
+LARGEST_SHORT_KEY = 2**31 - 1  # up to here they are int32, which are sorted in half the time
 LARGEST_ROUNDING = 0.01  # of a position between lattice points, which are d + 1 apart along a coordinate
 TOO_SMALL = "the widths are too small for a lattice over this image; take wider ones or give a radius"
 POINT_VALUES = 2**21  # of lattice points times columns that are filtered at once; blurring needs three times as many
@@ -196,8 +197,7 @@ class _Numbering(NamedTuple):
 def _number(origin: torch.Tensor, batch: int) -> tuple[torch.Tensor, _Numbering]:
     """The number of each pixel's corner of remainder 0, those of one image behind those of another.
 
-    The last of m follows from the others. Ranges have room for the corners and their neighbours. The numbers are int32
-    where that is enough: they are sorted in half the time.
+    The last of m follows from the others. Ranges have room for the corners and their neighbours.
 
     Args:
         origin: (d + 1, B * N), the corner's m.
@@ -214,7 +214,7 @@ def _number(origin: torch.Tensor, batch: int) -> tuple[torch.Tensor, _Numbering]
     keys = torch.arange(batch, device=origin.device).repeat_interleave(origin.shape[1] // batch) * (size * side)
     for row, low, stride in zip(origin[:-1], lowest, strides, strict=True):
         keys += (row - low) * stride
-    if size * side * batch <= torch.iinfo(torch.int32).max:
+    if size * side * batch <= LARGEST_SHORT_KEY:
         keys = keys.to(torch.int32)
     return keys, _Numbering(size, [size - stride for stride in (*strides, 0)], sum(strides) - side * size)
 
@@ -226,7 +226,7 @@ def _neighbours(points: torch.Tensor, numbering: _Numbering) -> list[tuple[torch
     turn = ((points // numbering.size) % side == side - 1) * numbering.turn
     found = []
     for step in numbering.steps:
-        wanted = points + step + turn
+        wanted = points + (turn + step)
         place = _places(points, wanted).clamp_(max=count - 1)
         after = torch.where(points.index_select(0, place) == wanted, place, count)
         before = torch.full((count + 1,), count, dtype=torch.int32, device=points.device)

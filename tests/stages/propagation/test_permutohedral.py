@@ -64,6 +64,16 @@ def test_splat_blur_slice_against_brute_force(count):
     assert np.allclose(filter_values(build_lattice(given), values), reference)
 
 
+def test_points_may_be_numbered_in_32_or_64_bits(monkeypatch):
+    given = normal(3, 5, 200)
+    short = build_lattice(given)
+    monkeypatch.setattr(module, "LARGEST_SHORT_KEY", 0)
+    for found, expected in zip(build_lattice(given)[:-1], short[:-1], strict=True):
+        assert torch.equal(found, expected)
+    for found, expected in zip(build_lattice(given).neighbours, short.neighbours, strict=True):
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
 def test_images_of_a_batch_do_not_meet():
     given, values = normal(3, 5, 40), normal(3, 40, 2, seed=1)
     whole = filter_values(build_lattice(given), values.reshape(-1, 2)).reshape(3, 40, 2)
