@@ -65,13 +65,14 @@ def test_splat_blur_slice_against_brute_force(count):
 
 
 def test_points_may_be_numbered_in_32_or_64_bits(monkeypatch):
-    given = normal(3, 5, 200)
-    short = build_lattice(given)
+    given, types, places = normal(3, 5, 200), [], module._places
+    monkeypatch.setattr(module, "_places", lambda *keys: types.extend(key.dtype for key in keys) or places(*keys))
+    *short, near = build_lattice(given)
     monkeypatch.setattr(module, "LARGEST_SHORT_KEY", 0)
-    for found, expected in zip(build_lattice(given)[:-1], short[:-1], strict=True):
-        assert torch.equal(found, expected)
-    for found, expected in zip(build_lattice(given).neighbours, short.neighbours, strict=True):
-        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    *long, far = build_lattice(given)
+    assert types == [torch.int32] * 12 + [torch.int64] * 12  # two per axis
+    assert all(map(torch.equal, long, short))
+    assert all(map(torch.equal, itertools.chain(*far), itertools.chain(*near)))
 
 
 def test_images_of_a_batch_do_not_meet():
